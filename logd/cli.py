@@ -122,6 +122,15 @@ SECTIONS = {
     "Serve": ("init", "genkey", "run"),
     "Read": ("query", "tail", "person"),
     "Keep": ("backup", "restore", "rekey", "export", "prune", "forget"),
-    "Check": ("status", "metrics", "check", "verify", "losses", "quarantine", "conformance"),
+    "Check": (
+        "status",
+        "metrics",
+        "check",
+        "verify",
+        "checkpoint",
+        "losses",
+        "quarantine",
+        "conformance",
+    ),
 }
 main.sections = SECTIONS

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from logd.audit.anchors import Anchor
+from logd.audit.head_signer import AnchorSignatures
 from logd.errors import LogdError
 from logd.render import format_time
 from logd.storage.database import Connection
@@ -122,6 +123,7 @@ class Comparison:
 
     compared: int = 0
     pruned: int = 0  # anchors of batches that are gone, which cannot be compared
+    falsely_signed: int = 0  # lines that do not match, and that no daemon of this trail wrote
     first: Anchor | None = None
     last: Anchor | None = None  # of the highest batch that matches
     accounted: dict[Restore, int] = field(default_factory=dict)
@@ -144,6 +146,11 @@ class Comparison:
                 f"{self.pruned:,} anchors are of batches whose rows are gone since all of their"
                 " events were removed: they cannot be compared"
             )
+        if self.falsely_signed:
+            yield (
+                f"{self.falsely_signed:,} lines are left out: they do not match, and their"
+                " signature by this instance's key is false, so that its daemon did not write them"
+            )
         for trail_id, count in self.former.items():
             yield (
                 f"{count:,} anchors are of the trail {trail_id}: former_trails in logd.toml names"
@@ -164,8 +171,14 @@ class Comparison:
 class _Comparer:
     """Compares anchors one by one, in the order in which they were logged."""
 
-    def __init__(self, connection: Connection, former_trails: Collection[str]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        former_trails: Collection[str],
+        signatures: AnchorSignatures | None,
+    ) -> None:
         self._connection = connection
+        self._signatures = signatures
         self._former_trails = former_trails
         self._trail_id = read_trail_id(connection)
         self._hashes = _Hashes(connection)
@@ -185,13 +198,11 @@ class _Comparer:
         except NotKept:
             found.pruned += 1
             return
-        found.compared += 1
-        if not foreign:
-            found.first = found.first or anchor
-            if digest == anchor.head.hash:
-                if number > self._matches_up_to:
-                    self._matches_up_to, found.last = number, anchor
-                return
+        if not foreign and digest == anchor.head.hash:
+            self._count(anchor)
+            if number > self._matches_up_to:
+                self._matches_up_to, found.last = number, anchor
+            return
         # Once an anchor matches the restored chain, those logged after it cannot be of the replaced
         # one. By the order of logging, since clocks jump.
         restore = next(
@@ -202,6 +213,12 @@ class _Comparer:
             ),
             None,
         )
+        if restore is None and self._signatures is not None and self._signatures.is_false(anchor):
+            # Only here, since to check a signature takes longer than all the rest. What matches
+            # says nothing that is not so, whoever wrote it.
+            found.falsely_signed += 1
+            return
+        self._count(anchor, foreign=foreign)
         if restore is not None:
             found.accounted[restore] = found.accounted.get(restore, 0) + 1
         elif foreign:
@@ -209,6 +226,11 @@ class _Comparer:
         else:
             bad = self._without_id if anchor.trail_id is None else self._mismatches
             bad.add(anchor, digest, self._hashes.last)
+
+    def _count(self, anchor: Anchor, *, foreign: bool = False) -> None:
+        self.found.compared += 1
+        if not foreign:
+            self.found.first = self.found.first or anchor
 
     def _add_former(self, trail_id: str) -> None:
         former = self.found.former
@@ -255,12 +277,14 @@ def compare(
     anchors: Iterable[Anchor],
     former_trails: Collection[str] = (),
     since_ns: int | None = None,
+    signatures: AnchorSignatures | None = None,
 ) -> Comparison:
     """Compares each anchor with its batch; the anchors in the order in which they were logged.
 
-    With `since_ns` those of an earlier time are left out; one of unknown time is compared.
+    With `since_ns` those of an earlier time are left out; one of unknown time is compared. With
+    `signatures` one that does not match is left out if its signature is false.
     """
-    comparer = _Comparer(connection, former_trails)
+    comparer = _Comparer(connection, former_trails, signatures)
     try:
         for anchor in anchors:
             if since_ns is None or anchor.anchored_ns is None or anchor.anchored_ns >= since_ns:

@@ -21,13 +21,21 @@ MODE = 0o640
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def format_line(head: Head, now_ns: int, trail_id: str | None = None) -> str:
+def format_line(
+    head: Head, now_ns: int, trail_id: str | None = None, signature: bytes | None = None
+) -> str:
     """The anchor as a line of the file."""
     moment = datetime.fromtimestamp(now_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{moment} {anchors.format_anchor(head, trail_id)}\n"
+    return f"{moment} {anchors.format_anchor(head, trail_id, signature)}\n"
 
 
-def append(path: Path, head: Head, now_ns: int, trail_id: str | None = None) -> None:
+def append(
+    path: Path,
+    head: Head,
+    now_ns: int,
+    trail_id: str | None = None,
+    signature: bytes | None = None,
+) -> None:
     """Appends an anchor; it is on disk on return. Raises OSError: then a part of the line may be in
     the file, and the next anchor begins a new line.
     """
@@ -35,9 +43,8 @@ def append(path: Path, head: Head, now_ns: int, trail_id: str | None = None) -> 
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        data = (
-            ("" if _ends_with_newline(path) else "\n") + format_line(head, now_ns, trail_id)
-        ).encode()
+        line = format_line(head, now_ns, trail_id, signature)
+        data = f"{'' if _ends_with_newline(path) else chr(10)}{line}".encode()
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(fd)

@@ -1,12 +1,13 @@
 """Anchors: the trail's head as the daemon logged it, kept outside the reach of the database's key.
 
-    anchor batch=812 events=20417 root=5f85efdc... trail=9f1c...
+    anchor batch=812 events=20417 root=5f85efdc... trail=9f1c... signature=t1D7wlFf...
 
 Whoever has the key can cut off the trail's end, rebuild its tree, or put an older copy in its
 place, and the result verifies. Anchors logged meanwhile, in the journal or on another machine, no
 longer match it (`logd.audit.anchor_comparison`). The id of the trail, which older anchors lack,
-tells a rebuilt trail from another one. Anchors from before there was a tree have `head=`, the hash
-of the batch in the chain.
+tells a rebuilt trail from another one. The signature, if there is a key for it, is that of the
+head's checkpoint (`logd.audit.head_signer`). Anchors from before there was a tree have `head=`, the
+hash of the batch in the chain.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from logd.audit.signed_note import KEY_ID_BYTES, decode_base64, encode_base64
 from logd.render import format_time
 from logd.storage.tree_head import Head
 
@@ -22,28 +24,32 @@ REPEAT_S = 43_200.0
 
 _ANCHOR = re.compile(
     r"(?:\A|[\s:>])anchor batch=(\d{1,18}) events=(\d{1,18}) (head|root)=([0-9a-f]{64})"
-    r"(?: trail=([0-9a-f]{16}))?\s*\Z"
+    # Longer signatures than today's are read: a newer daemon may have written them.
+    r"(?: trail=([0-9a-f]{16})(?: signature=([A-Za-z0-9+/]{4,8192}={0,2}))?)?\s*\Z"
 )
 
 
-def format_anchor(head: Head, trail_id: str | None = None) -> str:
-    """The anchor as the daemon logs it."""
-    trail = "" if trail_id is None else f" trail={trail_id}"
-    return f"anchor batch={head.batch} events={head.events} root={head.hash.hex()}{trail}"
+def format_anchor(head: Head, trail_id: str | None = None, signature: bytes | None = None) -> str:
+    """The anchor as the daemon logs it; the signature begins with the id of its key."""
+    text = f"anchor batch={head.batch} events={head.events} root={head.hash.hex()}"
+    if trail_id is not None:
+        text += f" trail={trail_id}"
+    return text if signature is None else f"{text} signature={encode_base64(signature)}"
 
 
 @dataclass(frozen=True)
 class Anchor:
     """A head as it was logged, and when: nanoseconds since 1970, None if unknown.
 
-    `trail_id` is None in anchors from before trails had one; `chained` tells that the hash is of
-    the former hash chain.
+    `trail_id` is None in anchors from before trails had one, `signature` in those that were not
+    signed; `chained` tells that the hash is of the former hash chain.
     """
 
     head: Head
     anchored_ns: int | None = None
     trail_id: str | None = None
     chained: bool = False
+    signature: bytes | None = None  # the key's id, and the signature of the head's checkpoint
 
     def __str__(self) -> str:
         time = f", anchored {format_time(self.anchored_ns)}" if self.anchored_ns is not None else ""
@@ -55,15 +61,27 @@ def parse(text: str, anchored_ns: int | None = None) -> Anchor | None:
     found = _ANCHOR.search(text)
     if found is None:
         return None
-    batch, events, form, digest, trail_id = found.groups()
+    batch, events, form, digest, trail_id, signed = found.groups()
     head = Head(int(batch), int(events), bytes.fromhex(digest))
-    return Anchor(head, anchored_ns, trail_id, form == "head")
+    try:
+        signature = decode_base64(signed or "")
+    except ValueError:  # of no key: nothing follows from it
+        signature = b""
+    return Anchor(
+        head,
+        anchored_ns,
+        trail_id,
+        form == "head",
+        signature if len(signature) > KEY_ID_BYTES else None,
+    )
 
 
 class AnchorSchedule:
     """When the daemon logs an anchor: at most every `interval_s`, if the head has moved or the last
     anchor is REPEAT_S old.
 
+    With it goes the head of the last complete tile, if the trail has passed it since the last
+    anchor: of the heads between, some cannot be computed any more once their events are removed.
     With an interval of 0 never. Times are of the monotonic clock.
     """
 
@@ -77,12 +95,22 @@ class AnchorSchedule:
         if interval_s != self._interval_s:
             self._interval_s, self._due_s = interval_s, 0.0
 
-    def due_head(self, head: Head, now_s: float, *, now: bool = False) -> Head | None:
-        """The head, if an anchor is due; with `now` whenever it has moved."""
+    def due_heads(
+        self, head: Head, lasting: Head | None, now_s: float, *, now: bool = False
+    ) -> list[Head]:
+        """The heads to log, if an anchor is due; with `now` whenever the head has moved.
+
+        `lasting` is the head of the last complete tile, if it is known.
+        """
         if self._interval_s == 0 or not (now or now_s >= self._due_s):
-            return None
+            return []
         if head == self._logged and now_s < self._repeat_due_s:
-            return None
+            return []
+        before = -1 if self._logged is None else self._logged.batch
         self._logged, self._due_s = head, now_s + self._interval_s
         self._repeat_due_s = now_s + REPEAT_S
-        return head
+        return (
+            [head]
+            if lasting is None or not before < lasting.batch < head.batch
+            else [lasting, head]
+        )

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from logd.audit.anchor_comparison import compare
 from logd.audit.anchors import Anchor
+from logd.audit.head_signer import AnchorSignatures, read_private_key
 from logd.config.settings import Config
-from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_TEMPORARY, LogdError
+from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_TEMPORARY, KeyFileError, LogdError
 from logd.storage.database import Connection, DatabaseError, damage
 from logd.storage.last_verification import NOT_PROVEN, NOT_WHOLE, WHOLE
 from logd.storage.tree_head import read_head
@@ -31,9 +32,16 @@ def compare_anchors(
     connection: Connection, config: Config, logged: Iterable[Anchor], since_ns: int | None
 ) -> Anchored:
     """Compares the trail with anchors, of `since_ns` or later. Raises NotChecked."""
+    notes: list[str] = []
+    signatures = None
     try:
-        found = compare(connection, logged, config.former_trails, since_ns)
-        notes = list(found.describe(read_head(connection)[0]))
+        private_key = read_private_key(config)
+        signatures = AnchorSignatures(private_key) if private_key is not None else None
+    except KeyFileError as error:
+        notes.append(f"the signatures of anchors are not checked: {error}")
+    try:
+        found = compare(connection, logged, config.former_trails, since_ns, signatures)
+        notes += found.describe(read_head(connection)[0])
     except DatabaseError as error:
         return Anchored([f"anchors: cannot be compared: {damage(error)}"])
     return Anchored(found.findings, notes, found.not_proven, found.unreadable)

@@ -19,14 +19,15 @@ from logd.maintenance import new_instance
 )
 @click.argument("directory", type=FilePath())
 def init(directory: Path) -> None:
-    """Create an instance in DIRECTORY: logd.toml, and a new key in logd.key.
+    """Create an instance in DIRECTORY: logd.toml, and new keys.
 
     Run it once for each instance, before its first `logd run`. An instance is an encrypted
-    database, its key and two sockets, all in DIRECTORY unless logd.toml says otherwise. That file
-    lists every setting with its default. Existing files are never overwritten.
+    database, its key, a key that signs the heads of the trail, and two sockets, all in DIRECTORY
+    unless logd.toml says otherwise. That file lists every setting with its default. Existing files
+    are never overwritten.
 
-    Keep a copy of the key in another place: without the key, the database cannot be read.
+    Keep a copy of the database's key in another place: without it, the database cannot be read.
     """
     config = new_instance.init(directory)
-    click.echo(f"created {config.path} and {config.key_file}")
+    click.echo(f"created {config.path}, {config.key_file} and {config.signing_key_file}")
     click.echo(f"start it with: logd run --config {config.path}")

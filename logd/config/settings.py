@@ -19,6 +19,7 @@ from logd.errors import ConfigError
 from logd_wire.paths import PathTooLong, check_socket_path
 from logd_wire.rendezvous import default_directory_in_use
 
+SIGNING_KEY_NAME = "logd-signing.key"
 _PATHS = ("database", "key_file", "socket", "query_socket", "backup_directory")
 
 # The memory that the parts of the daemon need at most, in bytes; tests/faults/test_memory.py
@@ -38,6 +39,7 @@ class Config:
     path: Path
     database: Path
     key_file: Path
+    signing_key_file: Path
     socket: Path
     query_socket: Path
     outbox_directory: Path
@@ -131,14 +133,15 @@ def parse(text: str, file: Path) -> Config:
     if isinstance(values.get("metrics"), str):
         values["metrics"] = Path(os.path.normpath(folder / values["metrics"]))
         _check_socket(values["metrics"], file, _line_of(text, "metrics"))
-    if "anchor_file" in values:
-        values["anchor_file"] = Path(os.path.normpath(folder / values["anchor_file"]))
-    if "outbox_directory" in values:
-        values["outbox_directory"] = Path(os.path.normpath(folder / values["outbox_directory"]))
-    else:
+    for name in ("anchor_file", "signing_key_file", "outbox_directory"):
+        if name in values:
+            values[name] = Path(os.path.normpath(folder / values[name]))
+    values.setdefault("signing_key_file", values["key_file"].with_name(SIGNING_KEY_NAME))
+    if "outbox_directory" not in values:
         values["outbox_directory"] = Path(default_directory_in_use(str(values["socket"])))
     config = Config(path=file, **values)
-    _check_anchor_file(config, text)
+    _check_use(config, text, "anchor_file")
+    _check_use(config, text, "signing_key_file")
     _check_memory(config)
     return config
 
@@ -193,15 +196,19 @@ def _check_memory(config: Config) -> None:
         )
 
 
-def _check_anchor_file(config: Config, text: str) -> None:
-    """Raises ConfigError if anchors would be appended to a file that has another use."""
-    path, database = config.anchor_file, config.database
-    others = {config.path, config.key_file, config.socket, config.query_socket, config.metrics}
+def _check_use(config: Config, text: str, name: str) -> None:
+    """Raises ConfigError if the setting names a file that has another use.
+
+    Anchors would be appended to it; and the key that signs must be another than the database's.
+    """
+    path, database = getattr(config, name), config.database
+    used = ("path", "key_file", "signing_key_file", "socket", "query_socket", "metrics")
+    others = {getattr(config, other) for other in (*used, "anchor_file") if other != name}
     # The database's own files begin with its name.
     beside = path and path.parent == database.parent and path.name.startswith(database.name)
     if path is not None and (path in others or beside):
-        where = f"{config.path}, line {_line_of(text, 'anchor_file')}"
-        raise ConfigError(f"{where}: anchor_file = {shown(str(path))}: this file has another use")
+        where = f"{config.path}, line {_line_of(text, name)}"
+        raise ConfigError(f"{where}: {name} = {shown(str(path))}: this file has another use")
 
 
 def _line_of(text: str, name: str) -> int | str:

@@ -92,6 +92,13 @@ SECTIONS = (
                 "the key of the database",
                 is_commented_out=False,
             ),
+            Setting(
+                "signing_key_file",
+                None,
+                values.path,
+                "signs the trail's heads; by default beside key_file",
+                example="logd-signing.key",
+            ),
         ),
     ),
     Section(

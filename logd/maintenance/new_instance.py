@@ -1,4 +1,4 @@
-"""Creates a self-contained instance in one directory, for `logd init`."""
+"""Creates a self-contained instance in one directory, and the keys of an installed one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from logd.storage import keyfile
 
 
 def init(directory: Path) -> Config:
-    """Creates the directory, its logd.toml and logd.key. Raises CannotCreate if they exist.
+    """Creates the directory, its logd.toml and its keys. Raises CannotCreate if they exist.
 
     It also creates the directory of the outboxes, so that clients can log before the first start.
     """
     file = (directory / "logd.toml").absolute()
     text = template()
     config = settings.parse(text, file)  # fails here if a path is too long
-    for path in (file, config.key_file):
+    for path in (file, config.key_file, config.signing_key_file):
         if os.path.lexists(path):
             raise CannotCreate(f"{path}: exists already, so nothing was created.")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         keyfile.create(config.key_file)
+        keyfile.create(config.signing_key_file)
         file.write_text(text, encoding="utf-8")
     except FileExistsError as error:
         raise CannotCreate(
@@ -38,3 +39,23 @@ def init(directory: Path) -> Config:
     outboxes.prepare(str(config.socket))
     outboxes.close()
     return config
+
+
+def create_keys(config: Config) -> list[Path]:
+    """Creates those of the two keys that the instance lacks; returns their files.
+
+    A key that systemd has encrypted (NAME.cred) is there, and the key of a database that exists
+    cannot be made again. Raises CannotCreate if none is lacking.
+    """
+    key, signing = config.key_file, config.signing_key_file
+    lacking = [
+        path
+        for path, needed in ((key, not os.path.lexists(config.database)), (signing, True))
+        if needed and not (os.path.lexists(path) or os.path.lexists(f"{path}.cred"))
+    ]
+    if not lacking:
+        why = "File exists" if os.path.lexists(key) else "the database has one, restore your copy"
+        raise CannotCreate(f"{key}: the key cannot be created: {why}; {signing} exists too")
+    for path in lacking:
+        keyfile.create(path)
+    return lacking

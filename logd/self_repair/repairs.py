@@ -140,6 +140,16 @@ class SelfRepair:
                     "the next start cannot open the database", "Restore it from your copy",
                 )
             )  # fmt: skip
+        signing_key = config.signing_key_file
+        there = read_state(str(signing_key)).kind == "file"
+        if there and keyfile.credential(signing_key.name) is None:
+            items.append(
+                Item(
+                    "signing key", lambda: str(signing_key), PRESENT,
+                    "from the next start on the heads of the trail are not signed",
+                    "Restore it from your copy, or make another: logd genkey",
+                )
+            )  # fmt: skip
         if isinstance(config.metrics, Path):
             items.append(
                 Item(

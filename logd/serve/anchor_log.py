@@ -1,4 +1,4 @@
-"""Logs where the hash chain ends, so that a later change of the database can be shown."""
+"""Logs the heads of the trail, signed, so that a later change of the database can be shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from logd.audit import anchor_file, anchors
+from logd.audit.head_signer import HeadSigner
 from logd.config.settings import Config
 from logd.storage.tree_head import Head
 
@@ -15,7 +16,8 @@ _log = logging.getLogger("logd")
 class AnchorLog:
     """Writes an anchor of that trail to the log, and to a file, once in `anchor_interval_s`.
 
-    Whoever has the database's key cannot change what the log has already.
+    Whoever has the database's key cannot change what the log has already. With a `signer` the
+    anchors are signed.
     """
 
     def __init__(
@@ -24,29 +26,37 @@ class AnchorLog:
         trail_id: str | None,
         clock_ns: Callable[[], int],
         warn: Callable[..., None],
+        signer: HeadSigner | None = None,
     ) -> None:
         self._trail_id = trail_id
         self._pace = anchors.AnchorSchedule(config.anchor_interval_s)
         self._path = config.anchor_file
         self._clock_ns = clock_ns
         self._warn = warn
+        self._signer = signer
 
     def apply_config(self, config: Config) -> None:
         """Uses the interval and the file of a configuration that was read again."""
         self._pace.set_interval(config.anchor_interval_s)
         self._path = config.anchor_file
 
-    def write(self, head: Head, now_s: float, *, now: bool = False) -> None:
-        """Writes an anchor if one is due: the chain has grown, or the last one is a day old.
+    def write(
+        self, head: Head, now_s: float, *, lasting: Head | None = None, now: bool = False
+    ) -> None:
+        """Writes an anchor if one is due: the tree has grown, or the last one is half a day old.
 
-        With `now`, one is due whenever the chain has grown.
+        With `now`, one is due whenever the tree has grown. `lasting` is the head of the last
+        complete tile.
         """
-        due = self._pace.due_head(head, now_s, now=now)
-        if due is None:
-            return
-        _log.info(anchors.format_anchor(due, self._trail_id))
+        for due in self._pace.due_heads(head, lasting, now_s, now=now):
+            self._write(due)
+
+    def _write(self, head: Head) -> None:
+        signature = None if self._signer is None else self._signer.signature(head)
+        _log.info(anchors.format_anchor(head, self._trail_id, signature))
         if self._path is not None:
+            now_ns = self._clock_ns()
             try:
-                anchor_file.append(self._path, due, self._clock_ns(), self._trail_id)
+                anchor_file.append(self._path, head, now_ns, self._trail_id, signature)
             except OSError as error:
                 self._warn("%s: no anchor could be added: %s", self._path, error.strerror)

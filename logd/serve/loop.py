@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from logd.audit.head_signer import HeadSigner
 from logd.config.settings import Config
 from logd.errors import StorageBusy
 from logd.ingest.delivery import Delivery
@@ -55,6 +56,7 @@ class EventLoop:
         set_trouble: Callable[[str | None], None] = lambda _trouble: None,
         worker: Worker | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
+        signer: HeadSigner | None = None,
     ) -> None:
         self._config = config
         self._store = store
@@ -68,8 +70,11 @@ class EventLoop:
             config, store, directory, clock_ns, open_max, monotonic_s, os.geteuid()
         )
         self._warn = self.delivery.state.warn_throttled
-        self._anchors = AnchorLog(config, store.trail_id, clock_ns, self._warn)
-        self._stats = StatsSource(config, self.delivery, directory, receiver, clock_ns, monotonic_s)
+        self._anchors = AnchorLog(config, store.trail_id, clock_ns, self._warn, signer)
+        self._stats = StatsSource(
+            *(config, self.delivery, directory, receiver, clock_ns, monotonic_s),
+            heads_signed=signer is not None,
+        )
         if worker is not None:
             worker.attach_daemon(
                 lambda: self.delivery.mark_queue(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX)
@@ -193,7 +198,8 @@ class EventLoop:
 
     def write_anchor(self, *, now: bool = False) -> None:
         """Writes an anchor to the log if one is due; with `now` if the head has moved."""
-        self._anchors.write(self._store.head, self._monotonic_s(), now=now)
+        store = self._store
+        self._anchors.write(store.head, self._monotonic_s(), lasting=store.lasting_head, now=now)
 
     def wait(self, timeout_s: float | None) -> set[int]:
         """Waits for something to do; returns the descriptors that are readable."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from logd import systemd
+from logd.audit.head_signer import HeadSigner, read_private_key
 from logd.config import settings as configuration
 from logd.config.settings import Config, query_gid
-from logd.errors import ConfigError, LogdError, SystemRefused
+from logd.errors import ConfigError, KeyFileError, LogdError, SystemRefused
 from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_place import OutboxPlace
 from logd.ingest.receiver import Receiver, bind, inherited_sockets, pick, queue_length
@@ -103,6 +104,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             clock.now_ns,
             set_trouble=lock.set_trouble,
             worker=worker,
+            signer=_signer(config, store.trail_id),
         )
         reporter = ReportProcess(config, sockets.listener, loop.access)
         publisher = StatusPublisher(loop, lock)
@@ -149,6 +151,19 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     if loop.stalled is not None:
         raise loop.stalled  # it stopped, but what has arrived waits for the next start
     _log.info("stopped")
+
+
+def _signer(config: Config, trail_id: str | None) -> HeadSigner | None:
+    """Returns what signs the heads. Without a key for that, events are stored all the same."""
+    try:
+        private_key = read_private_key(config)
+    except KeyFileError as error:
+        _log.warning("the heads of the trail are not signed: %s", error)
+        return None
+    if private_key is None or trail_id is None:
+        _log.info("the heads of the trail are not signed: `logd genkey` makes a key for that")
+        return None
+    return HeadSigner(trail_id, private_key)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class StatsSource:
     receiver: Receiver
     clock_ns: Callable[[], int]
     monotonic_s: Callable[[], float]
+    heads_signed: bool
 
     def __post_init__(self) -> None:
         self._started_ns = self.clock_ns()
@@ -62,5 +63,6 @@ class StatsSource:
             outboxes_bytes=sum(size for _, size in self.directory.usage.values()),
             wal_bytes=file_bytes(wal_path(self.config.database)),
             queue_datagrams=self.receiver.queue_datagrams,
+            heads_signed=self.heads_signed,
             ignored=tuple(delivery.intake.ignored.senders(IGNORED_SENDERS_MAX)),
         )

@@ -136,6 +136,9 @@ def _of_the_daemon(figures: RuntimeStats) -> Iterator[Metric]:
         figures.commit_longest_s,
     )
     yield _gauge("logd_wal_bytes", "Size of the WAL", figures.wal_bytes)
+    yield _gauge(
+        "logd_heads_signed", "Whether it signs the heads that it logs", int(figures.heads_signed)
+    )
     if figures.queue_datagrams is not None:
         yield _gauge(
             "logd_queue_datagrams", "Datagrams that the socket can hold", figures.queue_datagrams

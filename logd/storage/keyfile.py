@@ -1,7 +1,8 @@
-"""The database's key: 256 random bits as 64 hexadecimal digits, in a file only its owner can read.
+"""Two keys: the database's, and the one that signs the trail's heads (`logd.audit.head_signer`).
 
-A service manager may pass it as a credential of the same name instead (systemd.exec(5),
-LoadCredential=): then the file need not exist, nor be readable by the service's user.
+Each is 256 random bits as 64 hexadecimal digits, in a file that only its owner can read. A service
+manager may pass it as a credential of the same name instead (systemd.exec(5), LoadCredential=):
+then the file need not exist, nor be readable by the service's user.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from logd.errors import CannotCreate, KeyFileError, SystemRefused, is_shortage
 
 KEY_BYTES = 32
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
+# What the units pass in place of a signing key that is not there, so that they start without one.
+NO_KEY = "none"
+_NEEDED = "Without it the database cannot be opened; restore it from your copy."
 
 
 def new() -> str:
@@ -51,20 +55,36 @@ def read(path: Path) -> bytes:
     return read_file(passed or path, private=passed is None)
 
 
+def read_signing_key(path: Path) -> bytes | None:
+    """Reads the 32 bytes of the key that signs heads as `read` does; None if there is none.
+
+    Raises KeyFileError if it cannot be read, is readable by others, or malformed.
+    """
+    passed = credential(path.name)
+    try:
+        text = _read_text(passed or path, passed is None, "Without it no head can be signed.")
+    except KeyFileError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    return None if passed is not None and text == NO_KEY else _parse(passed or path, text)
+
+
 def read_file(path: Path, *, private: bool = True) -> bytes:
     """Reads the key's 32 bytes from that file. `private`: only its owner may be able to read it.
 
     Raises KeyFileError if it is missing, readable by others, or malformed.
     """
+    return _parse(path, _read_text(path, private, _NEEDED))
+
+
+def _read_text(path: Path, private: bool, needed: str) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if is_shortage(error):
             raise SystemRefused(f"{path}: the key cannot be read: {error.strerror}.") from error
-        raise KeyFileError(
-            f"{path}: the key cannot be read: {error.strerror}. "
-            "Without it the database cannot be opened; restore it from your copy."
-        ) from error
+        raise KeyFileError(f"{path}: the key cannot be read: {error.strerror}. {needed}") from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
@@ -75,7 +95,10 @@ def read_file(path: Path, *, private: bool = True) -> bytes:
                 f"{path}: the key is open to others (mode {stat.S_IMODE(status.st_mode):04o}). "
                 f"Run `chmod 600 {path}`, and `logd` again; consider who may have read it."
             )
-        text = file.read(4096).strip()
+        return file.read(4096).strip()
+
+
+def _parse(path: Path, text: str) -> bytes:
     if not _KEY.fullmatch(text):
         raise KeyFileError(f"{path}: expected 64 hexadecimal digits and nothing else")
     return bytes.fromhex(text)

@@ -39,7 +39,7 @@ from logd.storage.mentions import DEFAULT_KEYS, PersonKeys
 from logd.storage.migrations import migrate
 from logd.storage.trail_id import read_trail_id
 from logd.storage.tree import Tree
-from logd.storage.tree_head import Head, read_head
+from logd.storage.tree_head import Head, HeadsOnDisk
 from logd_wire.rendezvous import current_boot_id
 from logd_wire.wire import Event
 
@@ -90,17 +90,10 @@ class Store:
             raise
 
     def _load(self) -> None:
-        query = self._connection.execute
-        self._head, _ = read_head(self._connection)  # the one that is on disk
+        self._heads = HeadsOnDisk(self._connection)
         self.trail_id = read_trail_id(self._connection)
-        producer, quarantine = (
-            query(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]  # noqa: S608 - two names
-            for table in ("producer", "quarantine")
-        )
-        head = self._head
-        tree = Tree(self._connection).growing(head.batch)
-        self._last = LastRows(head.batch, head.events, tree, producer, quarantine)
-        query(f"PRAGMA busy_timeout = {wal.BUSY_TIMEOUT_RUNNING_MS}")
+        self._last = _last_rows(self._connection, self._heads.newest)
+        self._connection.execute(f"PRAGMA busy_timeout = {wal.BUSY_TIMEOUT_RUNNING_MS}")
         self.erasure_list = erasure_list.load(self._connection)
         # The producer of logd's internal events, new for each process.
         self._internal = Producer(uid=os.geteuid(), id=secrets.randbits(64), seed=0, ended=True)
@@ -171,7 +164,12 @@ class Store:
     @property
     def head(self) -> Head:
         """The head of the tree on disk: an anchor must not outlive a batch in a power cut."""
-        return self._head
+        return self._heads.newest
+
+    @property
+    def lasting_head(self) -> Head | None:
+        """The newest head on disk that can always be computed again, or None."""
+        return self._heads.lasting
 
     def problem(self, error: Exception) -> Exception:
         """Returns the LogdError for an error in reading by `connection`."""
@@ -224,8 +222,7 @@ class Store:
         for producer, row in changes.rows.ids.items():
             producer.row = row
         self._internal.stored = self._internal.taken
-        if flush:
-            self._head = Head(last.batch, last.event, last.tree.root())
+        self._heads.advance(last.batch, last.event, last.tree, flush=flush)
 
     def _roll_back(self, problem: BaseException) -> None:
         try:
@@ -304,6 +301,15 @@ class Store:
             self._connection.close()
         except DatabaseError as error:
             raise translate(error, self._path) from error
+
+
+def _last_rows(connection: Connection, head: Head) -> LastRows:
+    producer, quarantine = (
+        connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]  # noqa: S608 - two names
+        for table in ("producer", "quarantine")
+    )
+    tree = Tree(connection).growing(head.batch)
+    return LastRows(head.batch, head.events, tree, producer, quarantine)
 
 
 @dataclass

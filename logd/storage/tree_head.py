@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from logd.storage import merkle
 from logd.storage.database import Connection
 from logd.storage.hash_chain import GENESIS
-from logd.storage.tree import Tree
+from logd.storage.tree import TILE_BATCHES, Tree
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,30 @@ def read_head(connection: Connection) -> tuple[Head, int | None]:
         return (NOTHING if tree else Head(0, 0, GENESIS)), None
     batch, events, digest, stored_ns = row
     return Head(batch, events, Tree(connection).root_at(batch) if tree else digest), stored_ns
+
+
+class HeadsOnDisk:
+    """The heads that the one writer of a trail has on disk.
+
+    `newest` is the head; `lasting` the newest one over complete tiles only, which no removal takes
+    away (`logd.storage.tree`). That is None if there is none yet, or if the row of its batch is
+    gone, without which its number of events is not known.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.newest, _ = read_head(connection)
+        size = self.newest.batch // TILE_BATCHES * TILE_BATCHES
+        row = connection.execute(
+            "SELECT first_event + events - 1 FROM batch WHERE id = ?", (size,)
+        ).fetchone()
+        root = Tree(connection).root_at
+        self.lasting = None if row is None else Head(size, row[0], root(size))
+        self._passed = self.lasting
+
+    def advance(self, batch: int, events: int, tree: merkle.Growing, *, flush: bool) -> None:
+        """Takes the tree as it is after a commit, which is on disk once one has `flush`."""
+        if batch and batch % TILE_BATCHES == 0:
+            self._passed = Head(batch, events, tree.root())
+        if flush:
+            self.newest = Head(batch, events, tree.root())
+            self.lasting = self._passed

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from logd.errors import StorageBusy
-from logd.storage.database import Connection, DatabaseError, is_interrupt, translate
+from logd.errors import StorageBusy, StorageFailed
+from logd.storage.database import Connection, DatabaseError, is_interrupt, translate, wal_path
 
 # Pages of a WAL to checkpoint. A full batch takes well over SQLite's usual 1,000: each commit would
 # flush three times.
@@ -56,6 +56,24 @@ def checkpoint(connection: Connection, path: Path, pages_max: int) -> None:
         problem = translate(error, path)
         if not isinstance(problem, StorageBusy):
             raise problem from error
+
+
+def flush_wal(path: Path) -> None:
+    """Flushes the database's WAL, also beside a daemon: what a reader sees in it is then on disk.
+
+    Opening it is safe: SQLite has its locks on the database and the index. Raises StorageFailed.
+    """
+    wal = wal_path(path)
+    try:
+        fd = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # all of it is in the database
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise StorageFailed(f"{wal}: cannot be flushed: {error.strerror}") from error
+    finally:
+        os.close(fd)
 
 
 def truncate_wal(connection: Connection, path: Path) -> bool:

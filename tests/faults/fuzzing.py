@@ -23,6 +23,9 @@ from typing import Any
 
 import msgpack
 
+from logd.audit import anchors, checkpoint, signed_note
+from logd.audit.head_signer import AnchorSignatures, HeadSigner
+from logd.audit.signed_note import Verifier
 from logd.batch import EXCERPT_BYTES_MAX, REASON_CHARS_MAX, Batch, Producer
 from logd.config import settings
 from logd.config.table import template
@@ -33,6 +36,7 @@ from logd.serve.access_messages import pack_request
 from logd.serve.report_server import Reporter
 from logd.storage.mentions import DEFAULT_KEYS
 from logd.storage.store import Store
+from logd.storage.tree_head import Head
 from logd_wire.outbox.layout import HEADER_BYTES, RING_BYTES_MIN, outbox_bytes, parse_header
 from logd_wire.outbox.writer import OutboxWriter
 from logd_wire.query import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, FrameError, read_frame
@@ -55,6 +59,11 @@ PRODUCER = 7
 SEED = producer_seed(PRODUCER)
 UID = 1001
 GAP_EVENTS_MAX = 1000
+TRAIL = "9f1c00112233aabb"
+HEAD = Head(812, 20417, bytes(32))
+HEAD_SIGNER = HeadSigner(TRAIL, bytes(range(32)))
+VERIFIER = Verifier.from_vkey(HEAD_SIGNER.vkey)
+ANCHOR_SIGNATURES = AnchorSignatures(bytes(range(32)))
 
 
 def _intake() -> tuple[Intake, Batch]:
@@ -299,10 +308,39 @@ def configuration(data: bytes) -> None:
 
 
 def _usable(parsed: settings.Config) -> None:
-    for path in (parsed.database, parsed.key_file, parsed.socket, parsed.outbox_directory):
+    for path in (
+        parsed.database,
+        parsed.key_file,
+        parsed.signing_key_file,
+        parsed.socket,
+        parsed.outbox_directory,
+    ):
         assert path.is_absolute()
         assert b"\0" not in os.fsencode(path)
     assert sum(settings.memory_parts(parsed).values()) <= parsed.memory_bytes_max
+
+
+def note(data: bytes) -> None:
+    """A note, its checkpoint, and a verifier key have one form each."""
+    text = data.decode("utf-8", "surrogateescape")
+    with contextlib.suppress(ValueError):
+        parsed = signed_note.parse(text)
+        assert signed_note.format(parsed) == text
+        VERIFIER.verify(parsed)
+        text = parsed.text
+    with contextlib.suppress(ValueError):
+        assert checkpoint.format(checkpoint.parse(text)) == text
+    with contextlib.suppress(ValueError):
+        Verifier.from_vkey(text)
+
+
+def anchor(data: bytes) -> None:
+    """A log line that is an anchor says the same when it is written again."""
+    found = anchors.parse(data.decode("utf-8", "surrogateescape"))
+    if found is not None and not found.chained:
+        written = anchors.format_anchor(found.head, found.trail_id, found.signature)
+        assert anchors.parse(written) == found
+        assert ANCHOR_SIGNATURES.is_false(found) in (False, True)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -315,6 +353,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "frame": frame,
     "request": request,
     "configuration": configuration,
+    "note": note,
+    "anchor": anchor,
 }
 
 
@@ -334,6 +374,8 @@ def begin_with(target: str) -> list[bytes]:
         "outbox": [b"\0", b"\x65" + bytes([64, 0, 0, 8]) + (200).to_bytes(8, "little")],
         "frame": [len(body).to_bytes(4, "big") + body],
         "request": [body, *(msgpack.packb({**asked, "report": name}) for name in reports)],
+        "note": [HEAD_SIGNER.note(HEAD).encode(), HEAD_SIGNER.vkey.encode()],
+        "anchor": [anchors.format_anchor(HEAD, TRAIL, HEAD_SIGNER.signature(HEAD)).encode()],
         "configuration": [template().replace("# ", "").encode(), template().encode()],
     }[target]
 

@@ -90,6 +90,7 @@ class Scene:
             path=file,
             database=self.directory / "a.db",
             key_file=file,
+            signing_key_file=file,
             socket=file,
             query_socket=file,
             outbox_directory=self.outboxes_path,

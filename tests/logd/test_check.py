@@ -41,6 +41,10 @@ GOOD = Facts(
     key=File("/etc/logd/logd.key", "file", 0o600, 0, "root", "root"),
     key_problem=None,
     key_handed_over=False,
+    signing_key=File("/etc/logd/logd-signing.key", "file", 0o600, 0, "root", "root"),
+    signing_key_problem=None,
+    has_signing_key=True,
+    heads_signed=True,
     folder=file("/var/lib/logd", "directory", 0o700),
     socket=file("/run/logd/logd.sock", "socket", 0o660, "logd-write"),
     query_socket=file("/run/logd/query.sock", "socket", 0o660, "logd-read"),
@@ -86,8 +90,9 @@ def test_a_machine_as_it_should_be_has_nothing_to_do() -> None:
     assert worst(findings) == OK
     names = {finding.name for finding in findings}
     assert names == {
-        "config", "key", "folder", "daemon", "socket", "reports", "outboxes", "room", "removeipc",
-        "disk", "integrity", "queue", "open files", "core dumps", "clock", "swap", "hibernation",
+        "config", "key", "signing key", "folder", "daemon", "socket", "reports", "outboxes", "room",
+        "removeipc", "disk", "integrity", "queue", "open files", "core dumps", "clock", "swap",
+        "hibernation",
     }  # fmt: skip
 
 
@@ -117,6 +122,18 @@ IN_SHM = replace(GOOD, outboxes=file("/dev/shm/logd-990-ab", "directory", 0o700)
          "ann cannot read it", "as root"),
         ("key", replace(GOOD, key_handed_over=True), OK,
          "passed by the service manager; it opens the database", ""),
+        ("signing key", GOOD, OK, "the heads of the trail are signed", ""),
+        ("signing key", replace(GOOD, heads_signed=None, running_pid=None), OK,
+         "logd-signing.key: it signs the heads", ""),
+        ("signing key", replace(GOOD, heads_signed=False), WARN,
+         "the running daemon signs no head", "restart logd"),
+        ("signing key", replace(GOOD, has_signing_key=False, heads_signed=False), WARN,
+         "/etc/logd/logd-signing.key: does not exist, so the heads of the trail are not signed",
+         "logd genkey, then restart logd"),
+        ("signing key", replace(GOOD, signing_key_problem="x: the key is open to others"), FAIL,
+         "open to others", "until then it signs no head"),
+        ("signing key", replace(GOOD, signing_key_problem="Permission denied", user="ann"), WARN,
+         "ann cannot read it", "as root"),
         ("folder", replace(GOOD, folder=replace(GOOD.folder, mode=0o770)), FAIL,
          "can replace the database", "chmod 0700 /var/lib/logd"),
         ("folder", replace(GOOD, folder=replace(GOOD.folder, kind=None)), FAIL,
@@ -269,6 +286,8 @@ def test_it_works_with_the_daemon_down_and_up_and_changes_nothing(instance: Inst
     up = checks(instance)
     assert up["daemon"]["says"] == f"running, pid {daemon.popen.pid}"
     assert "it opens the database" in up["key"]["says"]
+    assert "it signs the heads of the trail" in down["signing key"]["says"]
+    assert up["signing key"]["says"] == "the heads of the trail are signed"
     assert (up["outboxes"]["verdict"], up["socket"]["verdict"]) == ("ok", "ok")
     assert "the limit of the socket" in up["queue"]["says"]
     assert "of the daemon" in up["open files"]["says"]

@@ -35,7 +35,10 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "init": ("DIR/new",),
 }
 WITHOUT_CONFIG = ("init", "conformance")
-READING = ("query", "tail", "person", "status", "losses", "quarantine", "export", "verify")
+READING = (
+    *("query", "tail", "person", "status", "losses", "quarantine", "export", "verify"),
+    "checkpoint",
+)
 # What they do alone: another daemon holds the lock.
 ALONE = ("run", "rekey", "restore")
 STRANGER, SERVICE = 1000, 65534

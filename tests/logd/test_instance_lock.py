@@ -29,7 +29,7 @@ KINDS = ("duplicates", "early", "farewells", "skipped", "closings")
 SENDER = {"uid": 2**32 - 1, "pid": 2**31 - 1, **dict.fromkeys(KINDS, 2**63)}
 HUGE = RuntimeStats(
     *(2**63,) * 4, 1e300, 1 / 3, 2**63, *(1 / 3,) * 3, (2**63,) * (len(COMMIT_BOUNDS_S) + 1),
-    2**63, 1 / 3, *(2**63,) * 4, (SENDER,) * IGNORED_SENDERS_MAX,
+    2**63, 1 / 3, *(2**63,) * 4, (SENDER,) * IGNORED_SENDERS_MAX, False,
 )  # fmt: skip
 
 

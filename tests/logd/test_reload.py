@@ -64,13 +64,13 @@ def test_the_directory_of_outboxes_in_use_is_no_change() -> None:
 
 def test_another_interval_of_anchors_counts_at_once() -> None:
     pace = AnchorSchedule(3600)
-    assert pace.due_head(Head(1, 1, b"a"), 0.0) is not None
-    assert pace.due_head(Head(2, 2, b"b"), 1.0) is None
+    assert pace.due_heads(Head(1, 1, b"a"), None, 0.0)
+    assert not pace.due_heads(Head(2, 2, b"b"), None, 1.0)
     pace.set_interval(3600)
-    assert pace.due_head(Head(2, 2, b"b"), 1.0) is None
+    assert not pace.due_heads(Head(2, 2, b"b"), None, 1.0)
     pace.set_interval(10)
-    assert pace.due_head(Head(2, 2, b"b"), 1.0) is not None
-    assert pace.due_head(Head(3, 3, b"c"), 5.0) is None
+    assert pace.due_heads(Head(2, 2, b"b"), None, 1.0)
+    assert not pace.due_heads(Head(3, 3, b"c"), None, 5.0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])

@@ -147,7 +147,8 @@ def test_a_wrong_key_opens_nothing(marked: Instance) -> None:
 
 def test_database_and_key_are_for_their_owner_alone(marked: Instance) -> None:
     modes = {p.name: p.stat().st_mode & 0o777 for p in marked.directory.iterdir()}
-    private = {"activity.db", "activity.db-wal", "activity.db-shm", "activity.db.lock", "logd.key"}
+    private = {"activity.db", "activity.db-wal", "activity.db-shm", "activity.db.lock"}
+    private |= {"logd.key", "logd-signing.key"}
     assert {name: modes[name] for name in private} == dict.fromkeys(private, 0o600)
     assert marked.directory.stat().st_mode & 0o777 == 0o700
 

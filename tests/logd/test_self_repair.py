@@ -177,7 +177,7 @@ def test_files_are_restored_by_the_daemon_or_by_systemd(
             also=(),
         )
         items = {item.name: item for item in repair.files.items}
-        by_hand = {"configuration", "key", "metrics socket", "anchors"}
+        by_hand = {"configuration", "key", "signing key", "metrics socket", "anchors"}
         if systemd:
             by_hand |= {"socket", "query socket"}
         assert {name for name, item in items.items() if item.put_back is None} == by_hand

@@ -240,7 +240,14 @@ def test_an_older_program_refuses_a_newer_trail_whatever_it_is_asked(
     assert database.read_bytes() == before
     names = {path.name for path in instance.directory.iterdir()}
     assert names <= {
-        *("logd.toml", "logd.key", "logd.sock.outboxes", "newer.db", "newer.db-wal"),
+        *(
+            "logd.toml",
+            "logd.key",
+            "logd-signing.key",
+            "logd.sock.outboxes",
+            "newer.db",
+            "newer.db-wal",
+        ),
         *("activity.db", "activity.db-wal", "activity.db-shm", "activity.db.lock", "newer.db-shm"),
         "activity.db.runs",  # that the backup or prune failed
     }, "and nothing was left"

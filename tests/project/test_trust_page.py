@@ -11,7 +11,8 @@ from tests.support.instance import ROOT, Instance, check_sums, until
 from tests.support.namespaces import needs_users
 
 PAGE = ROOT / "systemd" / "README.md"
-COLUMNS = 6
+# Rows and columns of each table of the threat model: what may be done, and who can forge a head.
+TABLES = [(6, 6), (3, 3)]
 
 
 def all_test_names() -> set[str]:
@@ -22,19 +23,24 @@ def all_test_names() -> set[str]:
     return names
 
 
-def threat_rows() -> list[list[str]]:
+def threat_tables() -> list[list[list[str]]]:
+    """The rows of each table, without its head."""
     section = PAGE.read_text().split("## Threat model")[1]
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+        for table in tables
+    ]
 
 
 def test_every_cell_of_the_threat_model_is_tested_or_declared_open() -> None:
-    rows = threat_rows()
-    assert len(rows) == 6
-    for row in rows:
-        assert len(row) == COLUMNS, row
-        for cell in row[1:]:
-            assert "tested" in cell or "open" in cell or cell == "-", (row[0], cell)
+    tables = threat_tables()
+    assert [(len(rows), len(rows[0])) for rows in tables] == TABLES
+    for rows in tables:
+        for row in rows:
+            assert len(row) == len(rows[0]), row
+            for cell in row[1:]:
+                assert "tested" in cell or "open" in cell or cell == "-", (row[0], cell)
 
 
 def test_every_test_that_the_page_names_exists() -> None:

@@ -75,6 +75,15 @@ OF_LOGD: Lines = {
     "LoadCredential": (["logd.key:/etc/logd/logd.key"], "only systemd reads the key's file"),
 }
 
+# Of those that sign heads, or check signatures.
+SIGNING: Lines = {
+    "LoadCredential": (
+        ["logd.key:/etc/logd/logd.key", "logd-signing.key:/etc/logd/logd-signing.key"],
+        "only systemd reads the keys' files",
+    ),
+    "SetCredential": (["logd-signing.key:none"], "an upgraded logd starts without the second one"),
+}
+
 
 def job(command: str) -> Lines:
     return OF_LOGD | {
@@ -103,6 +112,7 @@ def timer(at: str) -> Lines:
 OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
     "logd.service": {
         **OF_LOGD,
+        **SIGNING,
         "Requires": (
             ["logd.socket logd-query.socket"],
             "no event arrives at a socket that it does not read",
@@ -166,6 +176,7 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
     },
     "logd-verify.service": {
         **job("verify --anchor --incremental"),
+        **SIGNING,
         "SupplementaryGroups": (["systemd-journal"], "reads the anchors, which logd cannot change"),
     },
     "classroom.service": {
@@ -318,6 +329,14 @@ def test_a_key_that_systemd_decrypts_takes_the_place_of_the_plain_one() -> None:
         "LoadCredential": [""],
         "LoadCredentialEncrypted": ["logd.key:/etc/logd/logd.key.cred"],
     }
+    # Its name sorts behind the other's, which takes away all plain ones.
+    assert parsed(FOLDER / "encrypted-signing-key.conf") == {
+        "LoadCredentialEncrypted": ["logd-signing.key:/etc/logd/logd-signing.key.cred"],
+    }
+    assert sorted(path.name for path in FOLDER.glob("encrypted-*.conf")) == [
+        "encrypted-key.conf",
+        "encrypted-signing-key.conf",
+    ]
 
 
 def rows(path: str) -> list[list[str]]:

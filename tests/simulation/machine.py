@@ -33,6 +33,7 @@ CONFIG = Config(
     path=Path("logd.toml"),
     database=Path("activity.db"),
     key_file=Path("logd.key"),
+    signing_key_file=Path("logd-signing.key"),
     socket=Path("logd.sock"),
     query_socket=Path("query.sock"),
     outbox_directory=Path("outboxes"),

@@ -68,13 +68,17 @@ def test_the_package_replaces_an_install_upgrades_under_load_and_keeps_the_data(
         started = box.show("logd", "ExecMainStartTimestampMonotonic")
         program = "/usr/lib/logd/bin/python -I"
         with load(box, program):
-            box.run("dpkg --install /run/test/logd.deb")
+            # As one that was installed before heads were signed.
+            box.run("mv /etc/logd/logd-signing.key /etc/logd/away")
+            assert "logd genkey adds the key" in box.run("dpkg --install /run/test/logd.deb")
+            box.run("mv /etc/logd/away /etc/logd/logd-signing.key")
         assert box.show("logd", "ExecMainStartTimestampMonotonic") != started
         assert emit(box, 5, program=program)["accepted"] == 5
         box.settle()
         assert "whole" in box.run("logd verify")
         box.run("dpkg --purge logd")
-        for kept in ("/etc/logd/logd.key", "/var/lib/logd/activity.db"):
+        keys = ("/etc/logd/logd.key", "/etc/logd/logd-signing.key")
+        for kept in (*keys, "/var/lib/logd/activity.db"):
             assert box.path(kept).exists()
         assert not box.path("/usr/lib/logd").exists()
     finally:
@@ -86,7 +90,12 @@ def test_the_package_replaces_an_install_upgrades_under_load_and_keeps_the_data(
 def test_another_install_keeps_the_configuration(box: Box) -> None:
     box.run("echo '# mine' >> /etc/logd/logd.toml")
     key = box.path("/etc/logd/logd.key").read_text()
-    box.run(f"make -C {SOURCE} install")
+    assert "logd genkey" not in box.run(f"make -C {SOURCE} install")
+    box.run("mv /etc/logd/logd-signing.key /etc/logd/away")
+    assert "New: logd genkey adds the key that signs" in box.run(f"make -C {SOURCE} install")
+    made = box.run("logd genkey")
+    assert "logd-signing.key" in made and "logd.key" not in made
+    box.run("mv /etc/logd/away /etc/logd/logd-signing.key")
     assert box.path("/etc/logd/logd.toml").read_text().endswith("# mine\n")
     assert box.path("/etc/logd/logd.key").read_text() == key
     assert "File exists" in box.run("logd genkey", code=73)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from logd.audit import signed_note
+from logd.audit.signed_note import Verifier
 from tests.support.instance import until
 from tests.systemd.box import SOURCE, Box
 from tests.systemd.load import emit, load
@@ -71,11 +73,16 @@ def test_with_an_encrypted_key_no_plain_key_is_on_the_disk(box: Box) -> None:
     before = box.settle()
     try:
         output = follow(box, "The key")
-        assert "whole" in output[-1]
-        assert not box.path("/etc/logd/logd.key").exists()
+        _former, _moved, made, _restarted, public_key, *_, verified, head = output
+        assert made.startswith("created /etc/logd/logd-signing.key")
+        assert "whole" in verified
+        assert not list(box.path("/etc/logd").glob("*.key"))
         assert emit(box, 10)["accepted"] == 10
+        # The daemon has the encrypted key that was made last, and so has the command.
+        note = signed_note.parse(head.removesuffix("\n") + "\n")
+        assert Verifier.from_vkey(public_key.strip()).verify(note) is not None
     finally:
-        box.run("mv ~/logd.key /etc/logd/logd.key")
+        box.run("mv ~/logd.key ~/logd-signing.key /etc/logd/ && rm /etc/logd/*.cred")
         box.run("rm -r /etc/systemd/system/logd*.service.d && systemctl daemon-reload")
         box.run("systemctl restart logd")
     assert box.path("/etc/logd/logd.key").read_text() == key

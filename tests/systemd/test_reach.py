@@ -80,7 +80,8 @@ def test_the_running_site_sees_neither_key_nor_database(box: Box) -> None:
 
 @pytest.mark.parametrize("user", ["classroom", "app", "outsider", "nobody"])
 def test_no_other_user_reads_key_database_or_backups(box: Box, user: str) -> None:
-    for path in ("/etc/logd/logd.key", "/var/lib/logd/activity.db", "/var/backups/logd"):
+    keys = ("/etc/logd/logd.key", "/etc/logd/logd-signing.key")
+    for path in (*keys, "/var/lib/logd/activity.db", "/var/backups/logd"):
         read = "ls" if path == "/var/backups/logd" else "cat"
         assert "Permission denied" in box.try_to(f"runuser -u {user} -- {read} {path}").stderr
 

@@ -163,6 +163,28 @@ def test_a_stop_and_a_start_under_load_lose_nothing(box: Box) -> None:
         box.run("systemctl start logd")
 
 
+def test_a_logd_from_before_signatures_starts_without_their_key_and_signs_once_it_has_one(
+    box: Box,
+) -> None:
+    def last_anchor() -> str:
+        box.run("systemctl restart logd && journalctl --sync")
+        return box.run("journalctl -u logd -o cat | grep '^anchor batch=' | tail -n 1")
+
+    assert " signature=" in last_anchor()
+    box.run("mv /etc/logd/logd-signing.key /etc/logd/away")
+    try:
+        assert " signature=" not in last_anchor()
+        assert emit(box, 5)["accepted"] == 5
+        assert not box.settle()["figures"]["heads_signed"]
+        assert "does not exist, so the heads of the trail are not signed" in box.run("logd check")
+        box.run("systemctl start logd-verify")
+        assert "created /etc/logd/logd-signing.key" in box.run("logd genkey")
+        assert " signature=" in last_anchor()
+    finally:
+        box.run("mv /etc/logd/away /etc/logd/logd-signing.key && systemctl restart logd")
+    box.run("systemctl start logd-verify")
+
+
 @pytest.mark.parametrize(
     ("spoil", "fix", "code", "output"),
     [

@@ -67,6 +67,36 @@ def _key(facts: Facts) -> Iterator[Finding]:
         yield Finding("key", OK, f"{where}{opened}; keep a copy in another place")
 
 
+def _signing_key(facts: Facts) -> Iterator[Finding]:
+    file, problem = facts.signing_key, facts.signing_key_problem
+    if problem is not None and "Permission denied" in problem:
+        yield Finding(
+            "signing key", WARN, f"{file.path}: {facts.user} cannot read it, so it is not checked",
+            "run this check as root, or as the owner of the key",
+        )  # fmt: skip
+    elif problem is not None:
+        yield Finding(
+            "signing key",
+            FAIL,
+            problem,
+            "mend that, then restart logd; until then it signs no head",
+        )
+    elif facts.heads_signed:
+        yield Finding("signing key", OK, "the heads of the trail are signed")
+    elif not facts.has_signing_key:
+        yield Finding(
+            "signing key", WARN, f"{file.path}: does not exist, so the heads of the trail are not"
+            " signed: a copy of one does not show who wrote it", "logd genkey, then restart logd",
+        )  # fmt: skip
+    elif facts.heads_signed is not None:
+        yield Finding(
+            "signing key", WARN, "the running daemon signs no head: it was started without the key",
+            "restart logd; units of your own need LoadCredential= for it (systemd/README.md)",
+        )  # fmt: skip
+    else:
+        yield Finding("signing key", OK, f"{file.path}: it signs the heads of the trail")
+
+
 def _folder(facts: Facts) -> Iterator[Finding]:
     file = facts.folder
     if file.kind == "?":
@@ -271,6 +301,6 @@ def _inaccessible(name: str, file: File, facts: Facts) -> Finding:
 
 
 CHECKS = (
-    *(_config, _key, _folder, _daemon, _sockets, _runtime_files),
+    *(_config, _key, _signing_key, _folder, _daemon, _sockets, _runtime_files),
     *(_outboxes, _room, _remove_ipc, _disk, _integrity),
 )

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from logd import instance_lock
+from logd.audit.head_signer import read_private_key
 from logd.clock.readings import implausible
 from logd.config.settings import Config
-from logd.errors import LogdError, NoDatabase
+from logd.errors import KeyFileError, LogdError, NoDatabase
 from logd.ingest.outbox_directory import filesystem_type, mount_fields
 from logd.ingest.receiver import queue_length
 from logd.self_repair.repairs import read_state
@@ -57,6 +58,10 @@ class Facts:
     key: File
     key_problem: str | None
     key_handed_over: bool
+    signing_key: File
+    signing_key_problem: str | None
+    has_signing_key: bool
+    heads_signed: bool | None  # by the running daemon
     folder: File
     socket: File
     query_socket: File
@@ -97,6 +102,7 @@ def gather(config: Config) -> Facts:
     pid, _page = instance_lock.read_lock_page(config.lock_file)
     figures = instance_lock.read_runtime_stats(config.lock_file) if pid is not None else None
     limits = _limits(pid)
+    has_signing_key, signing_key_problem = _signing_key(config)
     mounted = config.outbox_directory
     if not mounted.exists():
         mounted = mounted.parent
@@ -108,6 +114,10 @@ def gather(config: Config) -> Facts:
         key=_file(config.key_file),
         key_problem=_key_problem(config),
         key_handed_over=keyfile.credential(config.key_file.name) is not None,
+        signing_key=_file(config.signing_key_file),
+        signing_key_problem=signing_key_problem,
+        has_signing_key=has_signing_key,
+        heads_signed=figures.heads_signed if figures is not None else None,
         folder=_file(config.database.parent),
         socket=_file(config.socket),
         query_socket=_file(config.query_socket),
@@ -190,6 +200,16 @@ def _key_problem(config: Config) -> str | None:
     except LogdError as error:
         return str(error)
     return None
+
+
+def _signing_key(config: Config) -> tuple[bool, str | None]:
+    """Whether there is a key that signs heads, and what is wrong with it."""
+    path = config.signing_key_file
+    try:
+        found = read_private_key(config) is not None
+    except KeyFileError as error:
+        return True, str(error)
+    return found or os.path.exists(f"{path}.cred"), None  # noqa: PTH110 - False for any error
 
 
 def _limits(pid: int | None) -> dict[str, int]:
