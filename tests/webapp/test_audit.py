@@ -237,7 +237,9 @@ def test_an_event_of_thousands_of_properties_or_long_ones_is_cut(
     auditor: Browser, reports: FakeReports
 ) -> None:
     """Whoever may log can log them, and a page has 50 events."""
-    props = {f"p{number}": "x" * 10_000 if number == 1 else number for number in range(6000)}
+    props: dict[str, Any] = {
+        f"p{number}": "x" * 10_000 if number == 1 else number for number in range(6000)
+    }
     reports.rows("events", *(event_row(number, **props) for number in range(1, 51)))
     text = auditor.get("/audit/events").text
     assert text.count("<dt>") == 50 * 41
