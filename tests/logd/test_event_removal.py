@@ -398,6 +398,14 @@ def test_a_forget_finds_persons_under_the_keys_that_it_was_asked_with(trail: Tra
     assert job.outcome["redacted"] == 1
     (event,) = trail.rows().values()
     assert unpack_props(event.props) == {"lent_to": "(erased)", "student": "anna"}
+    # What arrives late, too: of a producer that is new, its claimed time decides.
+    batch, producer = Batch(10, 10**6), Producer(uid=3, id=7, seed=producer_seed(7), taken=1)
+    late = {"lent_to": "anna", "kid": "anna"}
+    batch.add(producer, 1, Event("page_view", 3, "5", msgpack.packb(late)), 1)
+    trail.store.commit(batch, 46 * DAY_NS)
+    (event,) = (event for event in trail.rows().values() if event.user == "5")
+    assert unpack_props(event.props) == {"lent_to": "(erased)", "kid": "anna"}
+    assert trail.findings() == []
 
 
 # -- tampering
