@@ -53,6 +53,8 @@ def naming(person: str) -> list[bytes]:
             {"a": {"b": [{"studentId": value}]}, "n": 1},
             {"report": "timeline", "params": {"user": value}},
             {"teacher": {"id": value, "room": 4}},
+            {"Teacher": {"Id": value, "Room": 4}},
+            {"STUDENT_ID": value},
             {"members": [[value], {"id": value}]},
             {"pad": "x" * 5000, "owner": value},  # on pages of its own
         ]
