@@ -11,7 +11,6 @@ from logd.config.settings import Config
 from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_TEMPORARY, LogdError
 from logd.storage.database import Connection, DatabaseError, damage
 from logd.storage.last_verification import NOT_PROVEN, NOT_WHOLE, WHOLE
-from logd.storage.tree_head import read_head
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def compare_anchors(
     """Compares the trail with anchors, of `since_ns` or later. Raises NotChecked."""
     try:
         found = compare(connection, logged, config.former_trails, since_ns)
-        notes = list(found.describe(read_head(connection)[0]))
+        notes = list(found.describe())
     except DatabaseError as error:
         return Anchored([f"anchors: cannot be compared: {damage(error)}"])
     return Anchored(found.findings, notes, found.not_proven, found.unreadable)
