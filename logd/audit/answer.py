@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from logd.audit import kept_heads
 from logd.audit.anchor_comparison import compare
 from logd.audit.anchors import Anchor
 from logd.audit.head_signer import AnchorSignatures, read_private_key
+from logd.audit.kept_heads import KeptHead
+from logd.audit.verifier import in_one_moment
 from logd.config.settings import Config
 from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_TEMPORARY, KeyFileError, LogdError
 from logd.storage.database import Connection, DatabaseError, damage
 from logd.storage.last_verification import NOT_PROVEN, NOT_WHOLE, WHOLE
 
+ANCHORS, HEADS = "the anchors", "the kept heads"
+_ADVICE = {
+    ANCHORS: (
+        " Keep the journal for longer, or set anchor_file in logd.toml (--anchors FILE compares"
+        " with it)"
+    ),
+    HEADS: " Compare with a later head, or one of a multiple of 256 batches",
+}
+
 
 @dataclass(frozen=True)
 class Anchored:
-    """What comparing a trail with anchors has found; as it is if that was not asked for.
+    """What comparing a trail with `source`, which is kept outside of it, has found; as it is if
+    that was not asked for.
 
-    `not_proven` says why they prove nothing; because of `unreadable`, if there is one.
+    `not_proven` says why nothing is proven; because of `unreadable`, if there is one.
     """
 
     mismatches: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     not_proven: str | None = None
     unreadable: LogdError | None = None
+    source: str = ANCHORS
+
+    def and_also(self, other: Anchored) -> Anchored:
+        """Returns both results as one: proven is what both prove."""
+        worse = self if self.mismatches or (self.not_proven and not other.mismatches) else other
+        return Anchored(
+            self.mismatches + other.mismatches,
+            self.notes + other.notes,
+            worse.not_proven,
+            worse.unreadable,
+            worse.source,
+        )
 
 
 def compare_anchors(
@@ -44,6 +69,18 @@ def compare_anchors(
     except DatabaseError as error:
         return Anchored([f"anchors: cannot be compared: {damage(error)}"])
     return Anchored(found.findings, notes, found.not_proven, found.unreadable)
+
+
+def compare_heads(connection: Connection, config: Config, heads: Sequence[KeptHead]) -> Anchored:
+    """Compares the trail with heads that were kept in files. Raises NotChecked."""
+    try:
+        with in_one_moment(connection):
+            found = kept_heads.compare_heads(connection, heads, config.former_trails)
+    except DatabaseError as error:
+        return Anchored([f"heads: cannot be compared: {damage(error)}"], source=HEADS)
+    except (TypeError, ValueError, OverflowError) as error:  # a value that the daemon never writes
+        return Anchored([f"heads: cannot be compared: a row was changed: {error}"], source=HEADS)
+    return Anchored(found.mismatches, found.notes, found.not_proven, source=HEADS)
 
 
 @dataclass(frozen=True)
@@ -74,13 +111,13 @@ class Answer:
         if not self.whole:
             return "the trail is not whole"
         if self.anchored.mismatches:
-            return "the trail is whole, but it does not match the anchors"
+            return f"the trail is whole, but it does not match {self.anchored.source}"
         if self.anchored.unreadable is not None:
             return f"not proven: {self.anchored.not_proven}"
         if self.anchored.not_proven:
             return (
                 f"not proven: {self.anchored.not_proven}. That is no sign of a change, and no"
-                " reason to restore a backup: the trail is whole in itself. Keep the journal for"
-                " longer, or set anchor_file in logd.toml (--anchors FILE compares with it)"
+                " reason to restore a backup: the trail is whole in itself."
+                f"{_ADVICE[self.anchored.source]}"
             )
         return None

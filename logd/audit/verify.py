@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from logd.audit import recomputed
 from logd.audit.anchors import Anchor
-from logd.audit.answer import Anchored, Answer, compare_anchors
+from logd.audit.answer import Anchored, Answer, compare_anchors, compare_heads
+from logd.audit.kept_heads import KeptHead
 from logd.audit.proven import Proven, from_json, is_of
 from logd.audit.verifier import Verifier
 from logd.audit.verify_batches import Progress
@@ -71,11 +72,12 @@ def verify_instance(
     bar: Bar,
     since_ns: int | None = None,
     *,
+    heads: Sequence[KeptHead] = (),
     incremental: bool = False,
     processes: int | None = None,
 ) -> Verification:
-    """Verifies an instance's trail, compares it with anchors (of `since_ns` or later) if there are
-    any, and keeps the result for `logd status`.
+    """Verifies an instance's trail, compares it with anchors (of `since_ns` or later) and with kept
+    heads if there are any, and keeps the result for `logd status`.
 
     With `incremental` only what is new and a part of the old, if the rest is proven. Raises
     LogdError kinds when it cannot be read.
@@ -92,6 +94,8 @@ def verify_instance(
             done = part or _verify_all(connection, config.database, key, False, processes, bar)
             if logged is not None:
                 anchored = compare_anchors(connection, config, logged, since_ns)
+            if heads:
+                anchored = anchored.and_also(compare_heads(connection, config, heads))
     except (DatabaseCorrupt, DatabaseError) as error:
         done = _Done(_unreadable(error, config.database))
     trail, findings = done.trail, len(done.trail.findings) + len(anchored.mismatches)

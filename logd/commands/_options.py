@@ -162,19 +162,37 @@ class FilePath(click.ParamType[Path | None]):
         return Path(text)
 
 
-def _load_config(context: click.Context, _parameter: click.Parameter, value: str) -> Config:
-    config = context.find_root().obj = settings.load(value)
+def load_config(file: str) -> Config:
+    """Loads the configuration of a command. Raises ConfigError."""
+    config = click.get_current_context().find_root().obj = settings.load(file)
     return config
 
 
-config_option = click.option(
-    "--config",
-    callback=_load_config,
-    default=DEFAULT_CONFIG,
-    envvar="LOGD_CONFIG",
-    show_default=True,
-    metavar="FILE",
-    help="The logd.toml of the instance. The environment variable LOGD_CONFIG sets it too.",
+def _load_config(_context: click.Context, _parameter: click.Parameter, value: str) -> Config:
+    return load_config(value)
+
+
+_CONFIG: dict[str, Any] = {
+    "default": DEFAULT_CONFIG,
+    "envvar": "LOGD_CONFIG",
+    "show_default": True,
+    "metavar": "FILE",
+    "help": "The logd.toml of the instance. The environment variable LOGD_CONFIG sets it too.",
+}
+config_option = click.option("--config", callback=_load_config, **_CONFIG)
+# For a command that does not always need one: it calls `load_config`.
+config_file_option = click.option("--config", "config_file", **_CONFIG)
+public_key_option = click.option(
+    "--public-key",
+    metavar="VKEY",
+    help="The trail's public key; by default that of the instance's signing key.",
+)
+witness_option = click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="VKEY",
+    help="The public key of a witness that must have cosigned the head; repeat it for more.",
 )
 format_option = click.option(
     "--format",

@@ -9,10 +9,20 @@ from typing import IO
 import click
 
 from logd.audit import anchor_sources
+from logd.audit.kept_heads import KeptHead, read_head, read_keys
 from logd.audit.verify import Verification, verify_file, verify_instance
 from logd.audit.verify_processes import PROCESSES_MAX
 from logd.commands._command import Command
-from logd.commands._options import READ_EXITS, TIME, Count, FilePath, InputFile, config_option
+from logd.commands._options import (
+    READ_EXITS,
+    TIME,
+    Count,
+    FilePath,
+    InputFile,
+    config_option,
+    public_key_option,
+    witness_option,
+)
 from logd.commands._output import fail, print_note, progress_bar
 from logd.config.settings import Config
 from logd.errors import EXIT_NOT_WHOLE, EXIT_UNAVAILABLE
@@ -36,6 +46,7 @@ UNIT = "logd.service"
             "logd verify --anchors /var/lib/logd/anchors",
             "compare with the file that anchor_file names",
         ),
+        ("logd verify --checkpoint /mnt/usb/2026-01.head", "compare with a head kept elsewhere"),
     ],
     exits=(*READ_EXITS, EXIT_NOT_WHOLE, EXIT_UNAVAILABLE),
 )
@@ -79,6 +90,16 @@ UNIT = "logd.service"
     type=TIME,
     help="Compare only with anchors of that time or later, or of lines without an ISO time.",
 )
+@click.option(
+    "--checkpoint",
+    "head_files",
+    type=FilePath(),
+    multiple=True,
+    metavar="FILE",
+    help="Also compare with the signed head in FILE; repeat it for more.",
+)
+@public_key_option
+@witness_option
 def verify(
     config: Config,
     backup: Path | None,
@@ -89,6 +110,9 @@ def verify(
     unit: str,
     file: IO[str] | None,
     since_ns: int | None,
+    head_files: tuple[Path, ...],
+    public_key: str | None,
+    witnesses: tuple[str, ...],
 ) -> None:
     """Verify that the trail is complete and unchanged: hashes, totals, roll-ups.
 
@@ -116,14 +140,21 @@ def verify(
     logd.toml names (former_trails). Without any anchor, because the journal has been rotated,
     nothing is proven and nothing is wrong: keep it longer, or name a file (anchor_file).
 
+    --checkpoint compares with a head that was kept anywhere: a signed checkpoint, as `logd prove`
+    and witnesses have it (c2sp.org/tlog-checkpoint). It must be signed by the key of this trail,
+    and by each --witness; otherwise it is refused (65), since it says nothing. If it matches, a
+    proof of consistency shows that the trail only grew since.
+
     The result is kept beside the database, for `logd status` and the metrics.
     """
     if since_ns is not None and not anchor and file is None:
         raise click.UsageError("--since needs --anchor or --anchors: it chooses anchors by time.")
+    if (public_key is not None or witnesses) and not head_files:
+        raise click.UsageError("--public-key and --witness are for a --checkpoint.")
     bar = partial(progress_bar, "verifying")
     if backup is not None:
-        if anchor or file is not None or not full:
-            raise click.UsageError("BACKUP is verified whole, and without anchors.")
+        if anchor or file is not None or head_files or not full:
+            raise click.UsageError("BACKUP is verified whole, and without anchors or checkpoints.")
         done = verify_file(backup, _key(config, backup, key_file), bar, processes)
     else:
         if key_file is not None:
@@ -133,8 +164,15 @@ def verify(
             logged = anchor_sources.from_lines(anchor_sources.bounded_lines(file), unit)
         elif anchor:
             logged = anchor_sources.from_journal(unit, since_ns)
+        heads: list[KeptHead] = []
+        if head_files:
+            keys = read_keys(config, public_key, witnesses)
+            heads = [read_head(path, keys) for path in head_files]
         done = verify_instance(
-            config, logged, bar, since_ns, incremental=not full, processes=processes
+            *(config, logged, bar, since_ns),
+            heads=heads,
+            incremental=not full,
+            processes=processes,
         )
     _print(done)
     if done.answer.problem is not None:
