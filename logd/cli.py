@@ -128,6 +128,7 @@ SECTIONS = {
         "check",
         "verify",
         "checkpoint",
+        "prove",
         "losses",
         "quarantine",
         "conformance",

@@ -53,11 +53,14 @@ EXITS: Mapping[int, Exit] = {
     EXIT_USAGE: Exit("wrong command line"),
     EXIT_NOT_RUNNING: Exit("no daemon is running (only for `status --exit-code`)", "-"),
     EXIT_DAMAGED: Exit(
-        "the database is damaged, truncated, empty or gone, or newer than this program",
+        "the database is damaged, truncated, empty or gone, or newer than this program; or a file"
+        " that was named is no proof, or no head that the right key has signed",
         "no: restore a backup, or install the newer program",
     ),
     EXIT_UNAVAILABLE: Exit(
-        "a package that the command needs, or the journal, is not available", "no: install it"
+        "a package that the command needs, or the journal, is not available; for `prove`: the event"
+        " was removed or redacted, as the message says",
+        "no: install it",
     ),
     EXIT_SOFTWARE: Exit("an internal error of logd: please report it"),
     EXIT_SYSTEM: Exit(

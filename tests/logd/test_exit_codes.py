@@ -33,11 +33,12 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "restore": ("DIR/none", "--yes"),
     "conformance": ("DIR/none",),
     "init": ("DIR/new",),
+    "prove": ("1",),
 }
 WITHOUT_CONFIG = ("init", "conformance")
 READING = (
     *("query", "tail", "person", "status", "losses", "quarantine", "export", "verify"),
-    "checkpoint",
+    *("checkpoint", "prove"),
 )
 # What they do alone: another daemon holds the lock.
 ALONE = ("run", "rekey", "restore")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from logd.audit import anchor_sources
+from logd.audit.signed_note import Signer
 from logd.cli import main
 from logd.commands._command import Command
 from logd.errors import EXIT_USAGE
@@ -23,10 +24,12 @@ from tests.support.namespaces import needs_users
 
 LONG = "x" * 300
 NOT_UTF_8 = "a\udcffb"
+VKEY = Signer("logd/00", bytes(32)).vkey
 # The arguments of each command, and whether it writes the file NAME or reads it.
 WRITING = {
     "export": ("export", "--output", "NAME"),
     "export --force": ("export", "--output", "NAME", "--force"),
+    "prove": ("prove", "1", "--output", "NAME"),
     "backup": ("backup", "--", "NAME"),
     "init": ("init", "--", "NAME"),
 }
@@ -34,6 +37,8 @@ READING = {
     "restore": ("restore", "--yes", "--", "NAME"),
     "key": ("restore", "--yes", "good", "--key-file", "NAME"),
     "rekey": ("rekey", "--new-key-file", "NAME"),
+    "head": ("verify", "--checkpoint", "NAME"),
+    "proof": ("prove", "--check", "NAME", "--public-key", VKEY),
 }
 COMMANDS = WRITING | READING
 # What is in the way, and of each command the exit code and a part of the message.
@@ -82,9 +87,21 @@ EXPECTED: dict[str, dict[str, tuple[int, str]]] = {
     "circle": dict.fromkeys(("key", "rekey"), (77, "Too many levels of symbolic links")),
     NOT_UTF_8: dict.fromkeys(COMMANDS, (EXIT_USAGE, "not valid text (UTF-8)")),
     "-": dict.fromkeys(
-        COMMANDS.keys() - {"export", "export --force"}, (EXIT_USAGE, "A file of that name is ./-")
+        COMMANDS.keys() - {"export", "export --force", "prove"},
+        (EXIT_USAGE, "A file of that name is ./-"),
     ),
 }  # fmt: skip
+# What is in the way of `export` is in that of `prove`, and heads and proofs are read alike.
+for rows in (FIFO_OR_DEVICE, *EXPECTED.values()):
+    if "export" in rows:
+        rows["prove"] = rows["export"]
+for name, problem in {
+    **dict.fromkeys(("fifo", "folder", "/dev/full", "."), "not a regular file"),
+    **dict.fromkeys(("file", "link"), "not text in UTF-8"),
+    **dict.fromkeys(("dangling", "missing/x"), "No such file"),
+    **{"file/x": "Not a directory", "circle": "Too many levels of symbolic links"},
+}.items():
+    EXPECTED[name] |= dict.fromkeys(("head", "proof"), (65, problem))
 TABLE = [(name, command) for name, commands in EXPECTED.items() for command in sorted(commands)]
 
 
@@ -152,7 +169,7 @@ def test_a_file_that_a_command_cannot_use_is_named_and_left_as_it_is(
 
 
 @pytest.mark.parametrize("name", ["new", "./-", "folder/x", "=1+1", "\x1b[2J", "Łukasz 李", "a b"])
-@pytest.mark.parametrize("command", ["export", "backup", "init"])
+@pytest.mark.parametrize("command", ["export", "prove", "backup", "init"])
 def test_a_new_file_of_any_name_is_written(
     stopped: Instance, here: Path, name: str, command: str
 ) -> None:
@@ -161,14 +178,14 @@ def test_a_new_file_of_any_name_is_written(
     assert not (here / f"{name}.partial").exists()
 
 
-@pytest.mark.parametrize("command", ["export", "export --force"])
+@pytest.mark.parametrize("command", ["export", "export --force", "prove"])
 def test_a_dash_is_standard_output_for_every_command_with_an_output(
     stopped: Instance, here: Path, command: str
 ) -> None:
     out = here / "out"
     out.touch()
     assert run(stopped, "-", command, stdout=str(out)).code == 0
-    assert b'"page_view"' in out.read_bytes()
+    assert (b"logd/event-proof" if command == "prove" else b'"page_view"') in out.read_bytes()
     assert not (here / "-").exists()
     assert run(stopped, "-", command, stdout="/dev/full").code == 75
     with_output = [
@@ -176,11 +193,11 @@ def test_a_dash_is_standard_output_for_every_command_with_an_output(
         for name in forked_cli.COMMANDS
         if any("--output" in option.opts for option in main.load_command(name).params)
     ]
-    assert with_output == ["export"]
+    assert with_output == ["export", "prove"]
 
 
 @needs_users
-@pytest.mark.parametrize("command", ["export", "backup", "init"])
+@pytest.mark.parametrize("command", ["export", "prove", "backup", "init"])
 def test_a_folder_that_may_not_be_written_is_77_with_whom_to_be(
     stopped: Instance, here: Path, command: str
 ) -> None:

@@ -217,6 +217,7 @@ ARGUMENTS = {
     "person": ("7",),
     "restore": ("{newer}", "--yes"),
     "tail": ("-n", "1"),
+    "prove": ("1",),
 }
 
 

@@ -132,7 +132,7 @@ class Process:
 
 
 # Commands that run in the test's process, which saves starting another.
-IN_THIS_PROCESS = {"status", "query", "losses", "verify", "quarantine", "person"}
+IN_THIS_PROCESS = {"status", "query", "losses", "verify", "quarantine", "person", "prove"}
 IN_THIS_PROCESS |= {"backup", "restore", "rekey", "prune", "forget", "checkpoint", "genkey"}
 
 

@@ -53,6 +53,15 @@ def test_a_restore_and_a_new_key_are_recorded_in_the_trail(box: Box) -> None:
     assert {"trail_restored", "trail_rekeyed"} <= types
 
 
+def test_an_event_is_proven_and_that_the_trail_only_grew(box: Box) -> None:
+    emit(box, 5)
+    box.settle()
+    _, event, _, verified, _, growth = follow(box, "Prove it to somebody else")
+    assert "proven: event 1 is in the trail logd/" in event
+    assert "the trail has only grown since" in verified
+    assert "proven: the trail logd/" in growth and "only grew from" in growth
+
+
 def test_the_commands_for_alerts_show_the_state(box: Box) -> None:
     metrics, status, _journal, _check, *_, verified, timers = follow(box, "Alerts")
     assert "logd_up 1.0" in metrics
