@@ -19,8 +19,8 @@ from logd_wire.outbox.layout import RING_BYTES_MAX, RING_BYTES_MIN
 GROWTH_FACTOR = 8
 # With room for fewer smallest rings than this, there is one ring only: a second holds hardly more.
 FIRST_WHOLE = 4
-# The pause after memory for a larger ring could not be had: an attempt allocates, and gives it all
-# back.
+# Seconds between attempts to make a larger ring when there was no memory for one:
+# each attempt allocates memory, and frees it when there is not enough.
 RETRY_INTERVAL_S = 1.0
 
 
@@ -39,7 +39,7 @@ def next_ring_bytes(ring_bytes: int, former_bytes: int, outbox_bytes: int) -> in
     left = _most(outbox_bytes) - former_bytes - ring_bytes
     following = ring_bytes * GROWTH_FACTOR
     if left < 2 * following:
-        following = left & -8  # what would remain could not be used
+        following = left & -8  # the rest would be too small for another ring
     return following if following > ring_bytes else 0
 
 
