@@ -31,8 +31,8 @@ from logd_wire.paths import PathTooLong
 class _Group(Group):
     """Prints each error as one line and exits with its code, without a traceback.
 
-    Code 1 means that the trail was changed, or that a check failed: no error of another kind, of
-    Python's or click's, may end with it.
+    Exit code 1 means that the trail was changed or that a check failed, so no error of another
+    kind, such as Python's or click's, may exit with it.
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -44,7 +44,8 @@ class _Group(Group):
             result = super().invoke(context)
             sys.stdout.flush()
         except click.UsageError as error:
-            # It quotes the command line, and click prints it.
+            # click prints this message, which quotes the command line,
+            # so escape what is not printable.
             error.message = printable(error.message)  # type: ignore[misc] # final
             raise
         except click.exceptions.Exit:
@@ -54,7 +55,7 @@ class _Group(Group):
         except click.Abort:
             fail("not confirmed, so nothing was done", EXIT_INTERRUPTED)
         except BrokenPipeError:
-            sys.exit(0)  # the reader of stdout has closed it (`logd query | head`)
+            sys.exit(0)  # the reader of stdout has ended (`logd query | head`)
         except Exception as error:  # noqa: BLE001 - reported, with another code than 1
             fail(*_described(error, context.obj))
         return result

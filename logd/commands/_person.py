@@ -1,4 +1,4 @@
-"""Options that name a person: by argument or file, of all applications or of one."""
+"""Options that name a person: in an argument or a file, of all applications or of one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from logd_wire.schema import USER_BYTES_MAX
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# An escape takes up to ten characters for one; and an end of line.
+# An escape takes up to ten characters for one byte of the user id; a line end takes up to two.
 _FILE_BYTES_MAX = 10 * USER_BYTES_MAX + 2
 
 _OPTIONS = (

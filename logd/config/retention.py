@@ -9,7 +9,7 @@ from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, Malformed, check_event
 
 
 def check_type(event_type: str) -> None:
-    """Raises ValueError if it is not an event type, or one that is always kept."""
+    """Raises ValueError if the text is not an event type, or is a type that is always kept."""
     if event_type in INTERNAL_TYPES:
         raise ValueError("records what was done to the trail, and is kept for ever")
     try:
@@ -29,5 +29,5 @@ def parse_period(value: object) -> int:
 
 
 def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns for each type the time before which its events are past their period."""
+    """Returns for each type the time before which its events are past their retention period."""
     return {event_type: max(0, now_ns - period_ns) for event_type, period_ns in retention.items()}
