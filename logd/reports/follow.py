@@ -46,7 +46,7 @@ def follow_events(
 
 
 class Follower:
-    """A position in the trail: `last` is the id up to which every event has been read."""
+    """A position in the trail: every event up to the id `last` has been read."""
 
     def __init__(self, config: Config, selection: Selection, notify: Notify) -> None:
         self.last = 0
@@ -59,7 +59,7 @@ class Follower:
         self._trouble: str | None = None
 
     def open(self, *, wait: bool) -> None:
-        """Opens the database; with `wait`, as soon as it exists and has the current schema."""
+        """Opens the database; with `wait`, waits until it exists and has the current schema."""
         while True:
             try:
                 self._open()
@@ -72,21 +72,24 @@ class Follower:
                 return
 
     def newest(self, lines: int) -> list[Row]:
-        """Returns at most `lines` of the newest events, oldest first."""
+        """Returns the newest events, at most `lines`, oldest first."""
         self.last = newest_id(self._connection)
         return newest(
             self._connection, self._selection, lines, up_to_id=self.last, rows_max=PAGE_ROWS_MAX
         )
 
     def read_new(self) -> Iterator[Row]:
-        """Yields events stored since the last call. Reports a failure once; later calls retry."""
+        """Yields events stored since the last call.
+
+        A failure is reported once, and later calls retry.
+        """
         try:
             if self._stale or _identity(self._config.database) not in (self._file, None):
                 self._open()
             yield from self._read_page()
             self._trouble = None
         except NewerSchema:
-            raise  # this program can never read it
+            raise  # this program cannot read the newer schema
         except LogdError as error:
             self._report(str(error))
         except DatabaseError as error:
@@ -111,7 +114,7 @@ class Follower:
         self.last = top
 
     def _open(self) -> None:
-        # First, so that a file that replaces it meanwhile is noticed at the next call.
+        # Read before opening, so that the next call notices a file that replaces it meanwhile.
         file = _identity(self._config.database)
         connection = opening.open_for_events(self._config)
         before, self._connection = self._connection, connection
@@ -158,7 +161,7 @@ def _last_batch(connection: Connection) -> int:
 
 
 def _batch(connection: Connection, batch: int) -> tuple[int, bytes] | None:
-    """Returns the id of the batch's last event, and its hash."""
+    """Returns the id of the last event of the batch with that number, and the batch's hash."""
     row: tuple[int, bytes] | None = connection.execute(
         "SELECT first_event + events - 1, hash FROM batch WHERE id = ?", (batch,)
     ).fetchone()
@@ -169,5 +172,5 @@ def _identity(path: Path) -> File | None:
     try:
         found = path.stat()
     except OSError:
-        return None  # it is being replaced; the open file can still be read
+        return None  # the file is being replaced; the open one can still be read
     return found.st_dev, found.st_ino
