@@ -1,4 +1,4 @@
-"""Logs where the hash chain ends, so that a later change of the database can be shown."""
+"""Logs anchors: where the hash chain ends, so that a later change of the database is noticed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _log = logging.getLogger("logd")
 
 
 class AnchorLog:
-    """Writes an anchor of that trail to the log, and to a file, once in `anchor_interval_s`.
+    """Writes an anchor of the trail to the log, and to a file, once in `anchor_interval_s`.
 
-    Whoever has the database's key cannot change what the log has already.
+    Whoever has the database's key cannot change anchors that are in the log already.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class AnchorLog:
         self._warn = warn
 
     def apply_config(self, config: Config) -> None:
-        """Uses the interval and the file of a configuration that was read again."""
+        """Uses the interval and the file of a reloaded configuration."""
         self._pace.set_interval(config.anchor_interval_s)
         self._path = config.anchor_file
 

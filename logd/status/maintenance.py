@@ -15,7 +15,7 @@ JOB_SCHEMA = 3
 
 
 def job_troubles(connection: Connection, schema: int) -> dict[str, str]:
-    """Why the newest job of each kind waits, or has failed."""
+    """Returns why the newest job of each kind waits or has failed."""
     if schema < JOB_SCHEMA:
         return {}
     return dict(
@@ -27,7 +27,7 @@ def job_troubles(connection: Connection, schema: int) -> dict[str, str]:
 
 
 def maintenance_state(database: Path, troubles: Mapping[str, str]) -> list[dict[str, Any]]:
-    """An entry for each task: when it last ended, when it was last good, and its problem."""
+    """Returns an entry for each task: its last end, its last success, and its problem."""
     runs = read_runs(database)
     found = []
     for task in TASKS:
