@@ -1,9 +1,9 @@
 """The time and result of the last `logd verify`, in a small file beside the database.
 
-It also has what is proven, so that the next incremental run need not prove it again.
+It also records what is proven, so that the next incremental run need not prove that again.
 
-`logd status`, the metrics and the site show it. It is a reminder, not evidence: anyone who may
-write there can change it, and only the chain proves anything.
+`logd status`, the metrics and the site show the result. It is no evidence, since anyone who may
+write to the folder can change the file: only the chain proves anything.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from logd.errors import cannot_write
 FILE_BYTES_MAX = 4096
 
 WHOLE = "whole"
-NOT_WHOLE = "not_whole"  # something was changed, removed or cut off
-NOT_PROVEN = "not_proven"  # whole in itself, but the anchors that would prove it are missing
+NOT_WHOLE = "not_whole"  # the trail was changed or cut off
+NOT_PROVEN = "not_proven"  # whole, but the anchors that would prove it are missing
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_verification(database: Path) -> Integrity | None:
     try:
         with path_of(database).open("rb") as file:
             fields = json.loads(file.read(FILE_BYTES_MAX))
-        # An earlier version's file has no answer.
+        # A file of an earlier version has no `answer`.
         fields.setdefault("answer", WHOLE if fields["whole"] else NOT_WHOLE)
         return Integrity(**fields)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
