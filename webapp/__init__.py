@@ -13,7 +13,8 @@ __all__ = ["create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first access, so that importing `webapp.run` does not load the site and its database.
+    # Imported on first access, so that importing
+    # `webapp.run` does not load the site and its database.
     if name == "create_app":
         from webapp.cli import create_app
 

@@ -64,7 +64,7 @@ def readable(value: Any) -> str:
 
 
 def _shortened(value: Any) -> Any:
-    """Cuts long lists, such as a class about which a report was read, to a start and a count."""
+    """Shortens long lists, such as the users of a report, to the first items and a count."""
     if isinstance(value, Mapping):
         return {key: _shortened(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -75,7 +75,7 @@ def _shortened(value: Any) -> Any:
 
 
 def own_first(props: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Returns the properties as stored, with `request_id`, which all events share, at the end."""
+    """Returns the properties as stored, but `request_id`, which all events have, last."""
     return sorted(props.items(), key=lambda item: item[0] == "request_id")
 
 

@@ -43,7 +43,7 @@ def login() -> ResponseReturnValue:
         return render_template("login.html", form=form)
 
     db = get_db()
-    typed = normal_text(cast(str, form.login.data).strip())  # one for the throttle, too
+    typed = normal_text(cast(str, form.login.data).strip())  # for the throttle, too
     address = request.remote_addr or "unknown"
     throttle = LoginThrottle.build(
         db, current_app.config["LOGIN_LIMIT_ACCOUNT"], current_app.config["LOGIN_LIMIT_ADDRESS"]
@@ -57,18 +57,19 @@ def login() -> ResponseReturnValue:
     )
     if user is None or not right:
         throttle.failed(address)
-        # Never what was typed: it may be a password in the wrong field.
+        # The event never has the login typed, which may be a password in the wrong field.
         activity.log("login_failed", user=None if user is None else user.key)
-        # One message for both cases, so that it does not disclose which logins exist.
+        # The message is the same in both cases, so that it does not disclose which logins exist.
         form.password.errors = ["The login name or the password is wrong."]
         return render_template("login.html", form=form)
 
     throttle.succeeded(typed, address)
-    # Session fixation: nothing set in the session before the login may remain in it.
+    # Against session fixation: nothing set before the login may remain in the session.
     session.clear()
     login_user(user)
-    # Not a permanent session: Flask-Login's strong protection does not cover those. The cookie ends
-    # with the browser session, and its signature after PERMANENT_SESSION_LIFETIME in any case.
+    # The session is not permanent, since Flask-Login's strong protection
+    # does not cover permanent ones. The cookie ends with the browser session,
+    # and its signature after PERMANENT_SESSION_LIFETIME.
     activity.log("login", user=user.key)
     return redirect(safe_next(request.args.get("next")) or home_of(user))
 

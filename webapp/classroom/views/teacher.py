@@ -84,11 +84,11 @@ def timeline(user_id: int) -> str:
 
 
 def _is_echo(event: Event) -> bool:
-    """Returns whether the event is the page view of a sent form, whose effect is another event."""
+    """Returns whether the event is the page view of a form, which has an event of its own."""
     return event.type == "page_view" and event.props.get("method") == "POST"
 
 
 def _range_days() -> int:
-    """Returns the chosen range; any other value means the default."""
+    """Returns the range of days chosen in the URL, or the default."""
     chosen = {str(days): days for days in RANGES_DAYS}
     return chosen.get(request.args.get("days", ""), RANGE_DEFAULT_DAYS)
