@@ -143,7 +143,7 @@ def build(
 ) -> None:
     """Store the history in an instance without a database. Calls `advance` with events stored.
 
-    Raises kinds of LogdError.
+    Raises a LogdError.
     """
     store = Store(
         config.database,

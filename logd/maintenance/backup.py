@@ -262,7 +262,7 @@ def _expired(directory: Path, database: Path, newest: str, keep: Keep, now_ns: i
 
 
 def _record(config: Config, made: Backup) -> None:
-    """Registers the backup as a copy, and records its event. Raises LogdError kinds."""
+    """Registers the backup as a copy, and records its event. Raises a LogdError."""
     props = {
         "place": str(made.path),
         "batch": made.head.batch,

@@ -105,7 +105,7 @@ class Checked:
 def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Bar) -> None:
     """Copies the open database `source` into a new file that only its owner may read.
 
-    Raises LogdError kinds; then the caller removes the new file.
+    Raises a LogdError; then the caller removes the new file.
     """
     try:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -167,7 +167,7 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file, or a directory's entries, to disk. Raises LogdError kinds."""
+    """Flushes a file, or a directory's entries, to disk. Raises a LogdError."""
     try:
         sync_path(path)
     except OSError as error:

@@ -105,7 +105,7 @@ def replace_database(config: Config, new: Path, kept: Path | None) -> None:
     """Puts `new`, which is complete and on disk, in the place of the database.
 
     If `kept` is given, the old database stays under that path, with the WAL if that could not be
-    moved into it. Raises LogdError kinds.
+    moved into it. Raises a LogdError.
     """
     database, folder = config.database, config.database.parent
     wal = database.with_name(database.name + "-wal")

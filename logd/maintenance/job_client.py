@@ -46,7 +46,7 @@ def run_job(
     params: Mapping[str, Any],
     on_progress: OnProgress = lambda _job: None,
 ) -> Job:
-    """Submits a job and returns it when it is done. Raises LogdError kinds.
+    """Submits a job and returns it when it is done. Raises a LogdError.
 
     If the command is interrupted, the daemon continues the job, now or at its next start.
     """

@@ -95,7 +95,7 @@ class Restored:
 
 
 def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: Bar) -> Plan:
-    """Verifies the backup and reads the present database; changes nothing. Raises LogdError kinds.
+    """Verifies the backup and reads the present database; changes nothing. Raises a LogdError.
 
     The caller holds the instance's lock, as for `restore`.
     """

@@ -42,7 +42,7 @@ _log = logging.getLogger("logd")
 
 
 def run(config: Config) -> None:
-    """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
+    """Serves the instance until SIGTERM or SIGINT. Raises a LogdError."""
     ignore_other_signals()
     os.umask(0o077)  # no other user may read the database or its WAL
     _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)

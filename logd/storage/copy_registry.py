@@ -61,7 +61,7 @@ def register_export_end(
 ) -> None:
     """Records that an export has ended; its copy stays registered only if it is `kept`.
 
-    Raises LogdError kinds.
+    Raises a LogdError.
     """
     with opening.open_for_writing(config) as connection:
         connection.execute("BEGIN IMMEDIATE")

@@ -68,7 +68,7 @@ def open_for_writing(config: Config) -> Iterator[Connection]:
 
 
 def open_for_reading(config: Config) -> Connection:
-    """Opens the database read-only, also while the daemon writes. Raises LogdError kinds."""
+    """Opens the database read-only, also while the daemon writes. Raises a LogdError."""
     check_database(config, instance_lock.read_lock_page(config.lock_file)[1].made)
     try:
         connection = connect(config.database, keyfile.read(config.key_file), read_only=True)

@@ -77,7 +77,7 @@ def vacuum(connection: Connection, path: Path, keep_going: Callable[[], bool]) -
 
     SQLite overwrites what it deletes, but not the copies that moving rows between pages leaves.
     Nothing can be committed meanwhile. `keep_going` is called at intervals; on False the vacuum is
-    cancelled without a change, and this returns False. Raises LogdError kinds.
+    cancelled without a change, and this returns False. Raises a LogdError.
     """
     query = connection.execute
     folder = os.statvfs(path.parent)
