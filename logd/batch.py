@@ -12,13 +12,16 @@ REASON_CHARS_MAX = 200
 LOSS_EVENTS_MAX = 1_000_000
 
 # Causes in the loss ledger.
-LOST_NOT_RECEIVED = "not received"  # and there is no outbox to read the events from
+# The events were not received, and there is no outbox to read them from.
+LOST_NOT_RECEIVED = "not received"
 LOST_DAMAGED = "outbox damaged"
-LOST_RESTORED = "restored"  # the events were in a database that a backup has replaced
-LOST_CLAIMED = "claimed"  # only an outbox's header reports the events as confirmed
-LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
+LOST_RESTORED = "restored"  # the events were stored in a database that a backup has replaced
+LOST_CLAIMED = "claimed"  # the events are lost according to an outbox's header alone
+# The machine went down with the producer, whose last sequence is unknown.
+LOST_TAIL_UNKNOWN = "tail unknown"
 LOST_OUTBOX_GONE = "outbox gone"
-LOST_BEGINNING_UNKNOWN = "beginning unknown"  # the first sequence received was high
+# The first sequence received was high, so earlier events may be lost.
+LOST_BEGINNING_UNKNOWN = "beginning unknown"
 
 # Types of events that logd itself appends to the
 # trail and keeps for ever (logd_wire.schema has all).
@@ -60,11 +63,11 @@ class Producer:
     pid: int = 0
     has_outbox: bool = False
     behind: bool = False
-    held: bool = False  # another outbox is read before this one (see logd.ingest.succession)
+    held: bool = False  # held back: another outbox is read before this one (logd.ingest.succession)
     skipped_steps: int = 0  # steps in which the batch had no capacity for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)
-    refused_logged: int = 0  # how many of `refused` have been logged
+    refused_logged: int = 0  # how many refused events have been logged
 
     @property
     def label(self) -> str:
@@ -145,7 +148,7 @@ class Batch:
         sequence: int | None = None,
     ) -> None:
         excerpt = data[:EXCERPT_BYTES_MAX]
-        reason = reason[:REASON_CHARS_MAX]  # cut, since it may quote untrusted input
+        reason = reason[:REASON_CHARS_MAX]  # the reason is cut, since it may quote untrusted input
         self.quarantine_entries.append(
             QuarantineEntry(uid, pid, reason, excerpt, len(data), producer, sequence)
         )

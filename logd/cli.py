@@ -55,7 +55,7 @@ class _Group(Group):
         except click.Abort:
             fail("not confirmed, so nothing was done", EXIT_INTERRUPTED)
         except BrokenPipeError:
-            sys.exit(0)  # the reader of stdout has ended (`logd query | head`)
+            sys.exit(0)  # stdout was closed by its reader (`logd query | head`)
         except Exception as error:  # noqa: BLE001 - reported, with another code than 1
             fail(*_described(error, context.obj))
         return result

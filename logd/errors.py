@@ -14,7 +14,7 @@ from pathlib import Path
 EXIT_OK = 0
 EXIT_NOT_WHOLE = 1
 EXIT_USAGE = 2
-EXIT_NOT_RUNNING = 3  # as systemctl exits
+EXIT_NOT_RUNNING = 3  # the exit code of systemctl for a unit that is not running
 EXIT_DAMAGED = 65
 EXIT_UNAVAILABLE = 69
 EXIT_SOFTWARE = 70

@@ -32,7 +32,8 @@ FILES_BYTES = 2 * PAGE_BYTES
 _READERS_OFFSET = 2 * PAGE_BYTES
 _FILES_OFFSET = 3 * PAGE_BYTES
 FILE_BYTES = _FILES_OFFSET + FILES_BYTES
-TROUBLE_CHARS_MAX = 300  # each takes up to 12 bytes in JSON, and the page must hold all
+# A character takes up to 12 bytes in JSON, and the page must hold all of them.
+TROUBLE_CHARS_MAX = 300
 _READ_TRIES = 3
 
 
@@ -80,7 +81,7 @@ def _decode_runtime_stats(page: bytes) -> RuntimeStats | None:
         fields["commit_counts"] = tuple(fields["commit_counts"])
         fields["ignored"] = tuple(fields.get("ignored", ()))
         return RuntimeStats(**fields)
-    except (ValueError, TypeError, KeyError):  # half written, or of another version
+    except (ValueError, TypeError, KeyError):  # the page is half written, or of another version
         return None
 
 
@@ -96,7 +97,7 @@ def _decode_readers(page: bytes) -> list[dict[str, Any]] | None:
     try:
         readers = _fields(page)["readers"]
         return readers if isinstance(readers, list) else None
-    except (ValueError, KeyError):  # half written, or not written yet
+    except (ValueError, KeyError):  # the page is half written, or was not written yet
         return None
 
 
@@ -174,7 +175,7 @@ class InstanceLock:
     def publish_files(self, files: list[dict[str, Any]]) -> None:
         """Publishes the files that this daemon depends on (`logd.self_repair.runtime_files`)."""
         data = _encode({"files": files}, FILES_BYTES)
-        if len(data) <= FILES_BYTES:  # otherwise the paths are too long for the page
+        if len(data) <= FILES_BYTES:  # otherwise the paths do not fit into the page
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, data, _FILES_OFFSET)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 INTERVAL_S = 30.0
 USERS_MAX = 8
 KINDS_MAX = 64
-_OTHERS = -1  # an invalid user id, for the shared interval
+_OTHERS = -1  # stands for all users without an interval of their own; no user id is negative
 
 
 @dataclass(slots=True)

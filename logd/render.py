@@ -48,7 +48,7 @@ def iso_time(ts_ns: int) -> str:
     return f"{_iso_hour(hours)}:{rest_s // 60:02d}:{rest_s % 60:02d}.{rest_ns:09d}Z"
 
 
-@lru_cache(maxsize=64)  # most neighbouring events share it
+@lru_cache(maxsize=64)  # cached, since most neighbouring events are of the same hour
 def _iso_hour(hours: int) -> str:
     return (_EPOCH + timedelta(hours=hours)).isoformat(timespec="hours")
 
@@ -86,7 +86,7 @@ def to_json(value: object) -> str:
     except (
         ValueError,
         TypeError,
-    ):  # a value that JSON cannot express; rare, so it is not checked before
+    ):  # a value that JSON cannot express, which is rare
         text = _encode(json_value(value))
     if (text.isascii() and "\x7f" not in text) or text.isprintable():
         return text

@@ -29,22 +29,23 @@ class RuntimeStats:
 
     at_ns: int = 0
     started_ns: int = 0
-    events: int = 0  # stored since the start
-    lost: int = 0  # lost since the start
+    events: int = 0  # events stored since the daemon's start
+    lost: int = 0  # events lost since the daemon's start
     events_per_s_1m: float = 0.0
     events_per_s_5m: float = 0.0
     commits: int = 0
-    commit_s: float = 0.0  # of all commits together
+    commit_s: float = 0.0  # seconds of all commits together
     commit_last_s: float = 0.0
     commit_longest_s: float = 0.0
-    commit_counts: tuple[int, ...] = (0,) * (len(COMMIT_BOUNDS_S) + 1)  # by COMMIT_BOUNDS_S
-    backlog: int = 0  # accepted and not stored, in open outboxes
-    room_s: float | None = None  # see OutboxTotals
+    # Numbers of commits by COMMIT_BOUNDS_S.
+    commit_counts: tuple[int, ...] = (0,) * (len(COMMIT_BOUNDS_S) + 1)
+    backlog: int = 0  # events accepted and not stored, in open outboxes
+    room_s: float | None = None  # seconds until an outbox is full; see OutboxTotals
     outboxes: int = 0
     outboxes_bytes: int = 0
     wal_bytes: int = 0
     queue_datagrams: int | None = None  # length of the socket's queue; None if inherited
-    ignored: tuple[dict[str, Any], ...] = ()  # see logd.ingest.ignored.Ignored.senders
+    ignored: tuple[dict[str, Any], ...] = ()  # rows of logd.ingest.ignored.Ignored.senders
 
 
 class WriteRate:

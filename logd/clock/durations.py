@@ -20,7 +20,7 @@ UNITS_NS = {
     }.items()
 }
 YEARS_MAX = 200
-MAX_NS = YEARS_MAX * UNITS_NS["y"]  # fits into 64 bits
+MAX_NS = YEARS_MAX * UNITS_NS["y"]  # the most nanoseconds, which fit into 64 bits
 UNITS = "s(econds), m(inutes), h(ours), d(ays), w(eeks) or y(ears of 365 days)"
 
 # ASCII digits only, since int() also accepts those of other scripts.

@@ -19,7 +19,7 @@ UNITS_NS = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nan
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS_MAX = 30
-_DATE_DIGITS = 8  # as in 20260301
+_DATE_DIGITS = 8  # a date without separators, as in 20260301
 _DIGITS = re.compile(r"[0-9]+\Z")
 _AGO = re.compile(r"[0-9]+[a-z]+\Z")
 # The digits of a second beyond microseconds, which datetime does not keep.

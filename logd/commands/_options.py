@@ -143,8 +143,9 @@ class FilePath(click.ParamType[Path | None]):
         try:
             Path(text).lstat()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            pass  # the command reports it
-        except OSError as error:  # such as a name that is too long, or a loop of links
+            pass  # the command itself reports a file that it cannot open
+        # An invalid path, such as a name that is too long, or a loop of links.
+        except OSError as error:
             self.fail(f"{_shown(text)}: {error.strerror}.", param, context)
         return Path(text)
 
@@ -196,7 +197,7 @@ def person_id(user: str, *, escaped: bool) -> str:
     try:
         text = _ESCAPE.sub(_escaped_char, user) if escaped else user
         return check_stored_user(text) or ""
-    except ValueError as error:  # Malformed is a ValueError
+    except ValueError as error:  # the errors include Malformed, which is a ValueError
         raise click.BadParameter(str(error), param_hint="USER") from error
 
 

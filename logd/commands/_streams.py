@@ -34,7 +34,8 @@ class _Stream(io.FileIO):
         super().__init__(fd, "w", closefd=False)
 
     def write(self, data: ReadableBuffer, /) -> int:
-        while (written := super().write(data)) is None:  # None stands for EAGAIN
+        # Write() returns None for EAGAIN: the stream is full.
+        while (written := super().write(data)) is None:
             select.select([], [self], [])
         return written
 

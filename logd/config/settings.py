@@ -68,9 +68,10 @@ class Config:
     anchor_interval_s: int = DEFAULTS["anchor_interval_s"]
     anchor_file: Path | None = DEFAULTS["anchor_file"]
     person_keys: tuple[str, ...] = DEFAULTS["person_keys"]
-    apps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # user ids, by application
+    # User ids, by the name of the application.
+    apps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     former_trails: tuple[str, ...] = DEFAULTS["former_trails"]
-    retention: Mapping[str, int] = field(default_factory=dict)  # nanoseconds, by event type
+    retention: Mapping[str, int] = field(default_factory=dict)  # periods in ns, by event type
 
     @property
     def lock_file(self) -> Path:
@@ -107,7 +108,7 @@ def parse(text: str, file: Path) -> Config:
         table = tomllib.loads(text)
     except RecursionError as error:
         raise ConfigError(f"{file}: not valid TOML: nested too deep") from error
-    except ValueError as error:  # such as a number with thousands of digits
+    except ValueError as error:  # invalid TOML, or a number with thousands of digits
         raise ConfigError(f"{file}: not valid TOML: {shortened(str(error))}") from error
     values: dict[str, Any] = {}
     for name, value in table.items():

@@ -133,7 +133,7 @@ def retention(value: object) -> dict[str, int]:
             periods[event_type] = parse_period(period)
         except ValueError as error:
             hint = ""
-            if isinstance(period, dict):  # how TOML reads a dotted type
+            if isinstance(period, dict):  # TOML reads a type with a dot, without quotes, as a table
                 hint = f'; write a type with dots in quotes: "{event_type}.paid" = "90d"'
             entry = f"retention of {shown(event_type)} = {shown(period)}"
             raise EntryError(event_type, f"{entry}: {error}{hint}") from error
@@ -144,7 +144,8 @@ def shown(value: object) -> str:
     """Formats a value for a message, with bounded length."""
     try:
         return shortened(repr(value))
-    except (ValueError, RecursionError):  # repr fails: too many digits, too deep a table
+    # Repr() fails for a number of thousands of digits, or a table that is nested too deeply.
+    except (ValueError, RecursionError):
         return f"a value of type {type(value).__name__}"
 
 

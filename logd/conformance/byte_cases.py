@@ -206,7 +206,7 @@ def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
         try:
             fields = msgpack.unpackb(bytes.fromhex(vector["hex"]), strict_map_key=False)
         except (ValueError, TypeError):
-            continue  # no client can write this payload
+            continue  # no client can write this payload, so leave it out
         if type(fields) is not list or len(fields) != 4:
             continue
         event_type, ts_ns, user, props = fields

@@ -128,8 +128,8 @@ class Box:
 
     outbox: OpenOutbox
     path: Path
-    position: int = 0  # of the next record
-    records: list[Record] = field(default_factory=list)  # all records read so far
+    position: int = 0  # position of the next record
+    records: list[Record] = field(default_factory=list)  # all records that were read so far
 
     def word(self, index: int) -> int:
         """Returns the value of one of the header's words."""

@@ -15,8 +15,8 @@ from logd.conformance.scene import TYPE, USER, Scene, missing_and_twice
 from logd.conformance.temporary_daemon import TemporaryDaemon
 from logd.conformance.verdicts import Failed, expect
 
-_EVENTS = 150  # in one step of a run
-_PIPELINED = 600  # as many as fit into a pipe, with their answers
+_EVENTS = 150  # events in one step of a run
+_PIPELINED = 600  # as many commands as fit into a pipe, with their answers
 _RING_BYTES = 256 * 1024
 _EMIT = f"emit {TYPE} {USER} {{}} 20"
 
@@ -112,7 +112,7 @@ def kills(scene: Scene) -> None:
         run = Run(scene, daemon)
         run.open()
         scene.need_outbox()
-        run.emit(20)  # before a daemon has run
+        run.emit(20)  # these events are emitted before a daemon has run
         steps: tuple[tuple[str, Callable[[Run], None]], ...] = (
             ("daemon, then client", _daemon_then_client),
             ("client, then daemon", _client_then_daemon),

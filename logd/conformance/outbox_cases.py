@@ -82,7 +82,7 @@ def _expect_closed_on_exec(pid: int | None, outbox: os.stat_result) -> None:
             status = entry.stat()
             info = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text()
         except OSError:
-            continue  # it was closed meanwhile
+            continue  # the descriptor was closed meanwhile
         flags = int(info.split("flags:")[1].split()[0], 8)
         is_outbox = (status.st_dev, status.st_ino) == (outbox.st_dev, outbox.st_ino)
         if is_outbox or stat.S_ISSOCK(status.st_mode):

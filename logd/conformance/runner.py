@@ -31,7 +31,7 @@ def _run_case(case: Case, command: Sequence[str], rounds: int, progress: Progres
             case.run(made)
     except Failed as failure:
         verdict, message, page = FAILED, str(failure), failure.page or case.page
-    except OSError as error:  # such as a client's file that cannot be opened as expected
+    except OSError as error:  # for example, a file of the client cannot be opened
         verdict, message = FAILED, f"the case cannot continue: {error}"
     except NotTried as reason:
         verdict, message = NOT_TRIED, str(reason)

@@ -106,7 +106,7 @@ def daemon_away(scene: Scene) -> None:
 
     def arrived() -> list[Datagram]:
         scene.must_emit()
-        time.sleep(0.01)  # at most ten attempts to connect a second
+        time.sleep(0.01)  # a client tries to connect at most ten times a second
         return scene.daemon.datagrams()
 
     until(arrived, "a daemon has bound the socket again, and no datagram came")

@@ -234,7 +234,7 @@ class Delivery(Generic[AnOutbox]):
         """Returns the monotonic time at which callers that wait for the disk may force a commit."""
         awaited = self.state.batch.awaited
         if not all(map(self.outboxes.quota.others_than, awaited)):
-            return 0.0  # no other user has an outbox open, so no other waits
+            return 0.0  # no other user has an outbox open, so no other user waits
         return self._forced.due_s(awaited)
 
     def commit_is_near(self, by_s: float) -> bool:

@@ -31,7 +31,8 @@ class Drain:
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._budget = StepBudget(monotonic_s)
-        self.held: tuple[Datagram, int] | None = None  # received, and taken up to an offset
+        # A datagram taken only up to an offset, for the next step.
+        self.held: tuple[Datagram, int] | None = None
         self.more = False
 
     def take(

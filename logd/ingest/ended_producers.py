@@ -53,7 +53,7 @@ class EndedProducers:
             except StopIteration:
                 return
             if end is None:
-                break  # a page of rows was read
+                break  # a whole page of rows was read: the rest is for a later step
             uid, producer_id, cause = end
             if self._may_exist(outbox_name(uid, producer_id)):
                 # While the file exists, nothing is lost, readable or not.
@@ -62,7 +62,7 @@ class EndedProducers:
                     self._undecided.append(end)
                 continue
             producer = self._intake.producer(uid, producer_id)
-            if not producer.ended:  # it may have ended since its row was read
+            if not producer.ended:  # the producer may have ended since its row was read
                 state.batch.add_loss(producer, producer.taken + 1, None, cause)
                 producer.ended = True
         state.work_left = True

@@ -13,7 +13,8 @@ from typing import Any
 SENDERS_MAX = 100
 KINDS = ("duplicates", "early", "farewells", "skipped", "closings")
 
-Sender = tuple[int, int | None]  # uid and pid; None stands for several processes of the user
+# (uid, pid); a pid of None stands for several processes of the user.
+Sender = tuple[int, int | None]
 
 
 class Tally:

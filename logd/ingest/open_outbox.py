@@ -28,7 +28,8 @@ from logd_wire.outbox.layout import (
 )
 from logd_wire.wire import WireError
 
-_WORDS = struct.Struct("=QQQ")  # confirmed sequence, confirmed position, watched_until_ns
+# Three words: confirmed sequence, confirmed position, watched_until_ns.
+_WORDS = struct.Struct("=QQQ")
 _WORD = struct.Struct("=Q")
 # Place of the words RETIRED and GIVEN_UP, with which the daemon ends its use of an outbox.
 LEFT_OFFSET, LEFT_BYTES = WORD_RETIRED * 8, 16
@@ -55,7 +56,7 @@ class OpenOutbox:
     # Whether another program removed the file: no later daemon will find it.
     nameless: bool = False
     confirmed: int = field(init=False)
-    rate: WriteRate | None = None  # the producer's rate, once it was measured
+    rate: WriteRate | None = None  # the producer's write rate; None before it is measured
 
     def __post_init__(self) -> None:
         self.confirmed = self.header.confirmed_sequence
@@ -90,7 +91,8 @@ class OpenOutbox:
         if sequence <= self.confirmed:
             return
         if self.nameless:
-            watched_until_ns = 0  # 0 makes the producer send, check its file, and make another
+            # With 0 the producer sends again, checks its file, and makes another.
+            watched_until_ns = 0
         self._write_at(CONFIRMED_OFFSET, _WORDS.pack(sequence, position, watched_until_ns))
         self.confirmed = sequence
 

@@ -45,7 +45,7 @@ class Intake:
         self, load_producer: LoadProducer, gap_events_max: int, own_uid: int | None = None
     ) -> None:
         self._load_producer = load_producer
-        self._own_uid = own_uid  # earlier report processes logged `report_read` as this user
+        self._own_uid = own_uid  # logd's own uid: only it may log `report_read`
         self._gap_events_max = gap_events_max
         self.producers: dict[tuple[int, int], Producer] = {}
         self._uid_of_outbox: dict[int, int] = {}
@@ -130,7 +130,7 @@ class Intake:
                 ):
                     offset = self._pass_over(data, offset, end, producer, batch)
                 if kind == KIND_AWAITED and (producer.taken > producer.stored or producer.behind):
-                    batch.awaited.add(uid)  # unless the event is on disk already
+                    batch.awaited.add(uid)  # a commit is forced unless the event is on disk already
             return offset if offset < size else 0
         except WireError as error:
             batch.add_quarantine(uid, pid, str(error), data)

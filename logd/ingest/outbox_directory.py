@@ -293,7 +293,8 @@ class OutboxDirectory:
 
     def release(self, outbox: OpenOutbox) -> None:
         """Closes an outbox; the file stays for the next daemon."""
-        with contextlib.suppress(OSError):  # the descriptor is closed even then (close(2))
+        # Close() frees the descriptor even if it fails (close(2)).
+        with contextlib.suppress(OSError):
             os.close(outbox.fd)
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
         try:
             outbox.confirm(producer.stored, producer.position, until_ns)
         except OSError as error:
-            if not producer.ended:  # an ended producer does not read the word
+            if not producer.ended:  # an error matters only if the producer still reads the word
                 self.handle_error(producer, outbox, error)
 
     def retire(self, producer: Producer) -> None:
@@ -64,7 +64,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
     def _is_retired(self, outbox: AnOutbox) -> bool:
         """Marks an outbox as retired; False if its process, alive without a lock, wrote more."""
         try:
-            outbox.resume_wakeups()  # its producer sends datagrams again, and checks the mark
+            outbox.resume_wakeups()  # the producer sends datagrams again, and checks the mark
             return outbox.retire()
         except OSError as error:
             return not is_shortage(error)  # an outbox that cannot be written to is removed anyway

@@ -51,7 +51,7 @@ class OutboxOpener(Generic[AnOutbox]):
         elif not self.outboxes.quota.has_room(uid):
             self._warn_over_quota(name, uid)
         else:
-            producer = self.intake.producer(uid, producer_id)  # opens its outbox too
+            producer = self.intake.producer(uid, producer_id)  # loading a producer opens its outbox
             if producer not in self.outboxes and producer.taken == producer.stored:
                 self.intake.drop(producer)  # a waiting outbox is found again by its file's name
         return True
@@ -143,7 +143,8 @@ class OutboxOpener(Generic[AnOutbox]):
         outbox = self.outboxes.get(predecessor) if predecessor is not None else None
         if predecessor is None or outbox is None:
             return
-        with suppress(OSError):  # the next poll handles it; the order may be lost
+        # If this fails, the next poll reads the outbox; the order may be lost.
+        with suppress(OSError):
             self.outboxes.succession.hold(producer, predecessor, outbox.written())
 
     def _wait_for_quota(self, producer: Producer, name: str) -> None:
@@ -162,7 +163,8 @@ class OutboxOpener(Generic[AnOutbox]):
         """Quarantines a file that is not the producer's outbox, under its owner's uid."""
         if outbox is not None:
             self.state.attempt(self.directory.refuse, outbox)
-        uid = producer.uid if uid is None else uid  # the owner's uid: the name may be forged
+        # The uid of the file's owner, since its name may be forged.
+        uid = producer.uid if uid is None else uid
         pid = producer.pid if uid == producer.uid else 0
         self.state.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
         self.state.warn_throttled(

@@ -143,7 +143,8 @@ class OutboxPoller(Generic[AnOutbox]):
         state, batch = self.state, self.state.batch
         header = outbox.refresh()
         if outbox.confirmed < producer.stored == producer.taken:
-            self.lifecycle.confirm(producer)  # this failed after the commit, for a shortage
+            # The confirmation failed after the commit, for a shortage.
+            self.lifecycle.confirm(producer)
             if producer not in self.outboxes:
                 return
         if header.refused != producer.refused:

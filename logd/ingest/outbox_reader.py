@@ -166,7 +166,7 @@ class DamageSkip:
         """Searches about `bytes_max` further bytes; returns True once reading can continue."""
         producer, header = self._producer, self._header
         if producer.taken + 1 != self._first:
-            return True  # the damaged record has arrived as a datagram
+            return True  # the damaged record has arrived as a datagram, so nothing is lost
         if not self._search.step(bytes_max):
             return False
         found = self._search.found

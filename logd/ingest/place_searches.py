@@ -46,7 +46,7 @@ class PlaceSearches(Generic[AnOutbox]):
             return True
         except OSError as error:
             self.lifecycle.handle_error(producer, outbox, error)
-            return True  # the next poll queues it again, unless it is given up
+            return True  # the next poll queues the search again, unless the outbox is given up
         if done:
             self.finish(producer)
         return done

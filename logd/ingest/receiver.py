@@ -14,9 +14,9 @@ from logd.errors import CannotCreate, ConfigError
 
 # More than the largest datagram that a sender with the default SO_SNDBUF can send.
 BUFFER_BYTES = 256 * 1024
-LISTEN_FDS_START = 3  # from sd_listen_fds(3)
+LISTEN_FDS_START = 3  # the first inherited descriptor (sd_listen_fds(3))
 
-_UCRED = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
+_UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 # Space for the credentials only, so that the kernel drops descriptors that a sender attaches.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size)
 _UNKNOWN = (0, 65534)
@@ -51,7 +51,7 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         if kind == socket.SOCK_DGRAM:
-            ask_for_credentials(sock)  # before bind, so that no datagram lacks its sender
+            ask_for_credentials(sock)  # set before bind, so that no datagram lacks its sender
         if os.path.lexists(path):
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise CannotCreate(f"{path}: a file that is not a socket is there. Move it away.")
@@ -117,7 +117,8 @@ class Receiver:
     def __init__(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
         self.socket = sock
         self._former: list[socket.socket] = []
-        self.queue_datagrams = queue_datagrams  # None if unknown; see `queue_length`
+        # The queue's length; None if unknown (see `queue_length`).
+        self.queue_datagrams = queue_datagrams
         ask_for_credentials(sock)
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -130,7 +131,7 @@ class Receiver:
         """
         ask_for_credentials(sock)
         with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RD)  # queued datagrams can still be read
+            self.socket.shutdown(socket.SHUT_RD)  # datagrams that are queued can still be read
         self._former.append(self.socket)
         self.socket, self.queue_datagrams = sock, queue_datagrams
 

@@ -31,7 +31,7 @@ class RefusedFiles:
     def __init__(self) -> None:
         self._files: dict[str, FileIdentity] = {}
         self._of_user: Counter[int] = Counter()
-        self._newer: set[str] = set()  # the files of a newer version
+        self._newer: set[str] = set()  # the refused files whose version is newer
 
     def add(self, name: str, identity: FileIdentity, *, newer: bool = False) -> None:
         """Remembers a refused file in its present state; `newer` if its version is newer."""

@@ -21,8 +21,9 @@ def begin_salvage(producer: Producer, outbox: Outbox, reason: str) -> None:
     if outbox.unusable is None:
         outbox.unusable = reason
         outbox.header = replace(outbox.header, written=_last_written(producer, outbox))
-        with contextlib.suppress(OSError):  # the producer also notices the removal
-            outbox.resume_wakeups()  # the producer checks the next word only when it sends
+        # An error is ignored, since the producer also notices the removal.
+        with contextlib.suppress(OSError):
+            outbox.resume_wakeups()  # the producer sees GIVEN_UP only when it sends
             outbox.give_up()
 
 

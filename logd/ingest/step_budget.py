@@ -24,7 +24,7 @@ class StepBudget:
         self._in_all = _Spent()
         self._by_user: dict[int, _Spent] = {}
         self.exhausted = False
-        self.over: set[int] = set()  # users who have used up their share
+        self.over: set[int] = set()  # users who have used up their share of the step
 
     def begin(self) -> None:
         """Starts a new step with the whole budget."""

@@ -16,7 +16,8 @@ class UserTasks:
     """Queued tasks, by user and key; a key that is queued already is not added again."""
 
     def __init__(self) -> None:
-        self._users: dict[int, dict[Hashable, Task]] = {}  # in the order in which users are served
+        # Users in the order in which they are served.
+        self._users: dict[int, dict[Hashable, Task]] = {}
 
     def add(self, uid: int, key: Hashable, task: Task) -> None:
         """Queues a task after the user's other tasks."""

@@ -110,7 +110,8 @@ def backup(
             try:
                 (directory / old).unlink()
                 removed.append(old)
-            except OSError as error:  # the next backup tries again
+            # An old backup that cannot be removed: the next backup tries again.
+            except OSError as error:
                 not_removed[old] = error.strerror or str(error)
     expires_ns = None if keep.days is None else now_ns + keep.days * DAY_NS
     made = Backup(
@@ -200,7 +201,7 @@ def _directory(config: Config, directory: Path, name: str) -> Iterator[Path]:
     try:
         if _lock_directory(fd, directory):
             for path in directory.glob(f".{config.database.stem}-*.db.partial"):
-                database_copy.remove(path)  # a killed backup left it
+                database_copy.remove(path)  # this file was left by a killed backup
         try:
             yield unfinished
         finally:
@@ -219,7 +220,7 @@ def _lock_directory(fd: int, directory: Path) -> bool:
             raise StorageBusy(
                 f"{directory}: another backup is being written there. Wait until it ends."
             ) from error
-        return False  # the file system cannot lock a directory
+        return False  # some file systems cannot lock a directory
     return True
 
 
@@ -234,7 +235,7 @@ def list_forgotten(connection: Connection, path: Path) -> None:
 
 def list_beside_backups(connection: Connection) -> Iterator[tuple[Path, LogdError]]:
     """Updates the list of forgotten persons beside each backup, for when one is restored."""
-    copies = list_copies(connection)  # expired ones too, whose files may still exist
+    copies = list_copies(connection)  # expired copies too, since their files may still exist
     for place in sorted({Path(copy.place) for copy in copies if copy.kind == BACKUP}):
         if place.is_file():
             try:

@@ -40,7 +40,7 @@ from logd.storage.database import (
 from logd.storage.hash_chain import Head
 from logd.storage.wal import database_bytes
 
-PROGRESS_STEPS = 20_000  # steps of SQLite's virtual machine between two checks for a signal
+PROGRESS_STEPS = 20_000  # instructions of SQLite's virtual machine between two checks for a signal
 FINDINGS_SHOWN = 3
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -130,7 +130,7 @@ def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Ba
                 stop.check()
             problem = translate(error, target)
             if isinstance(problem, DatabaseDamaged | KeyFileError):
-                problem = translate(error, source)  # the error is in the source
+                problem = translate(error, source)  # the damaged file is the source
             raise problem from error
         finally:
             connection.set_progress_handler(None, 0)
@@ -160,7 +160,7 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
             raise NotWhole(f"{path}: not whole: {found}{f'; and {more} more' * (more > 0)}")
         return Checked(head, stored_ns, database_bytes(connection))
     except (DatabaseError, NotChecked) as error:
-        stop.check()  # a signal also interrupts a statement
+        stop.check()  # the error may be a statement that a signal has interrupted
         raise (error if isinstance(error, NotChecked) else translate(error, path)) from error
     finally:
         connection.close()

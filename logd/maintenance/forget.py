@@ -167,7 +167,7 @@ def _find_names(
     found = dict.fromkeys(_persons(job))
     uids = {uid for _, uid in found if uid is not None}
     unknown = wanted - {token(*person) for person in found}
-    if unknown:  # these are of a list, and may be of any sender
+    if unknown:  # unknown tokens are of a list, and their persons may be of any sender
         rows = store.connection.execute("SELECT DISTINCT uid FROM producer").fetchall()
         uids |= {uid for (uid,) in rows}
 
@@ -312,7 +312,7 @@ def _less(keys: PersonKeys, props: bytes, is_person: Callable[[Value], bool]) ->
     try:
         return keys.redact(props, is_person)
     except Malformed:
-        return None  # the properties are invalid; `verify` reports that
+        return None  # invalid properties, which `verify` reports
 
 
 def _quarantine(

@@ -40,8 +40,8 @@ class AdvancedProducer:
     uid: int
     id: int
     watermark: int
-    known: int  # the watermark less events that an outbox only claimed
-    has_outbox: bool  # the outbox may still exist, and hold some of the events
+    known: int  # its watermark, without events that an outbox only claimed
+    has_outbox: bool  # its outbox may still exist, and hold some of the events
     pid: int
 
 
@@ -55,7 +55,7 @@ class Replaced:
     forgotten: dict[bytes, int] = field(default_factory=dict)
     copies: tuple[CopyRow, ...] = ()
     ahead: tuple[AdvancedProducer, ...] = ()
-    clock: Reading | None = None  # its last trusted reading
+    clock: Reading | None = None  # the last trusted reading in the replaced database
     trail_id: str | None = None
 
     def batch_max(self, kept: int) -> int | None:
@@ -279,7 +279,8 @@ def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int)
         "kept": kept and kept.name,
     }
     if replaced.trail_id not in (None, store.trail_id):
-        props["replaced_trail"] = replaced.trail_id  # so its anchors are accounted for
+        # The event accounts for the anchors of the replaced trail.
+        props["replaced_trail"] = replaced.trail_id
     copies = [*replaced.copies]
     if kept is not None:
         copies.append((KIND, now_ns, None, str(kept)))
@@ -301,7 +302,8 @@ def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int)
                 if advanced.has_outbox
             ],
         )
-        losses = Batch(0, 0, loss_events_max=INT64_MAX)  # the numbers are from a database
+        # Without a limit, since the numbers are from a database.
+        losses = Batch(0, 0, loss_events_max=INT64_MAX)
         for advanced in replaced.ahead:
             _record_losses(store, losses, advanced)
         batch.losses += losses.losses

@@ -27,10 +27,11 @@ class StoredTimes:
 
     def __init__(self, connection: Connection, now_ns: int) -> None:
         self._connection = connection
-        self.plausible_ns = EARLIEST_NS, now_ns + event_age.AHEAD_MAX_NS  # both bounds included
+        # Earliest and latest plausible time, both included.
+        self.plausible_ns = EARLIEST_NS, now_ns + event_age.AHEAD_MAX_NS
         self._now_ns = now_ns
         self._bounds: dict[int, tuple[int | None, int]] = {}
-        self._batch = range(0), 0  # the batch used last: event ids, time of storing
+        self._batch = range(0), 0  # the batch used last: its event ids, and when it was stored
         # Batches of which only the last one has a plausible time, and that time.
         self._skipped, self._next_plausible_ns = range(0), now_ns
 

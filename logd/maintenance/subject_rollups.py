@@ -22,7 +22,7 @@ REMOVED_MAX = 20_000
 # Returns whether an event, given by id and time (ns), is to be removed.
 Goes = Callable[[int, int], bool]
 
-_Event = tuple[int, int, float | None, int]  # id, time (ns), value, attempt
+_Event = tuple[int, int, float | None, int]  # an event: id, time (ns), value, attempt
 
 
 @dataclass
@@ -31,7 +31,7 @@ class _Sum:
 
     events: int = 0
     first_ts_ns: int = 0
-    last: tuple[int, int, int] = (0, 0, 0)  # time, attempt, id
+    last: tuple[int, int, int] = (0, 0, 0)  # the latest event: time, attempt, id
     last_value: float | None = None
     best: float | None = None
 
@@ -52,7 +52,7 @@ class SubjectRecount:
         self._read_to = 0
         self._stays: defaultdict[str, _Sum] = defaultdict(_Sum)
         self._subjects: defaultdict[str, list[_Event]] = defaultdict(list)
-        self._subject_of: dict[int, str | None] = {}  # of the events to remove, by id
+        self._subject_of: dict[int, str | None] = {}  # the subject of each event to remove, by id
 
     @property
     def ids(self) -> list[int]:
@@ -86,7 +86,7 @@ class SubjectRecount:
         Called inside the transaction that removes them.
         """
         while not self.read(connection, 1000):
-            pass  # reads events stored meanwhile
+            pass  # read what was stored since the last read
         for subject in {self._subject_of.pop(event_id) for event_id in gone} - {None}:
             assert subject is not None
             left = [event for event in self._subjects[subject] if event[0] not in gone]

@@ -68,7 +68,7 @@ class Worker:
         self._steps = Steps(store, self._clock_ns)
         self._job: Job | None = None
         self._work: Iterator[float | None] | None = None
-        self.due_s = _NEVER_S  # monotonic; infinite while there is no job
+        self.due_s = _NEVER_S  # monotonic time of the next step; infinite without a job
         self._apply_list()
         self.poll()
 
@@ -116,7 +116,7 @@ class Worker:
                 job = job_table.next_job(self._store.connection)
             self._complete_forgets()
         except StorageBusy:
-            return  # retried at the next poll
+            return  # the database is busy: the next poll retries
         except DatabaseError as error:
             raise self._store.problem(error) from error
         if self._job is None:
@@ -204,7 +204,8 @@ class Worker:
         if self._job is not None and logged != str(problem):
             _log.warning("job %d, %s: waits: %s", self._job.id, self._job.kind, problem)
             self._job.trouble = str(problem)
-            with contextlib.suppress(StorageBusy):  # the job waits for the same reason
+            # If the database is busy, the job waits for that anyway.
+            with contextlib.suppress(StorageBusy):
                 self._store.transact(lambda connection, _: self._save(connection), self._clock_ns())
 
     def _save(self, connection: Any) -> None:

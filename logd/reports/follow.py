@@ -89,7 +89,7 @@ class Follower:
             yield from self._read_page()
             self._trouble = None
         except NewerSchema:
-            raise  # this program cannot read the newer schema
+            raise  # this program cannot read a newer schema, however long it waits
         except LogdError as error:
             self._report(str(error))
         except DatabaseError as error:

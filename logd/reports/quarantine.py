@@ -41,7 +41,7 @@ def quarantine_summary(connection: Connection, limit: int | None) -> list[Row]:
         " uid, count(*) AS rows, sum(sequence IS NOT NULL) AS events, count(DISTINCT pid) AS pids,"
         " min(detected_ns) AS first_ns, max(detected_ns) AS last_ns"
         " FROM quarantine GROUP BY why, uid ORDER BY rows DESC, why, uid LIMIT ?",
-        (-1 if limit is None else limit,),  # at most quarantine_rows_max
+        (-1 if limit is None else limit,),  # without a limit, quarantine_rows_max bounds the rows
     )
     names = ("reason", "uid", "rows", "events", "pids", "first_ns", "last_ns")
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -24,9 +24,9 @@ PROBLEM_CHARS_MAX = 160
 
 # Values of `Item.compare`: what must be as it was when the daemon set the file up.
 PRESENT = "present"  # a file of this kind exists; it may be replaced (logd.toml, the key)
-SAME = "same"  # also its inode: the daemon has it open, and clients find it by its name
-OWNED = "owned"  # also its owner and mode
-UNCHANGED = "unchanged"  # also its content
+SAME = "same"  # the same inode too: the daemon has it open, and clients find it by its name
+OWNED = "owned"  # the same owner and mode too
+UNCHANGED = "unchanged"  # the same content too
 
 PUT_BACK = "logd puts it back within a second; where it cannot, its log says why"
 _KINDS = {"link": "a symbolic link", "other": "something else"}
@@ -81,7 +81,7 @@ class Item:
     failing: str
     remedy: str = ""
     put_back: Callable[[], None] | None = None
-    optional: bool = False  # it may be created after the start
+    optional: bool = False  # an optional file may be created after the start
     expected: FileState = field(default_factory=lambda: FileState(None))
     problem: str | None = None
     since_ns: int = 0
@@ -151,7 +151,8 @@ class RuntimeFiles:
         for item in self.items:
             found = self._read_state(item.locate())
             if item.expected.kind is None and (item.optional or found.kind is not None):
-                item.expected = found  # the file did not exist before
+                # The file did not exist before, so this is its expected state.
+                item.expected = found
                 continue
             wrong = problem(item.expected, found, item.compare)
             if wrong is not None:
@@ -174,7 +175,8 @@ class RuntimeFiles:
             reason = error.strerror or errno.errorcode.get(error.errno or 0, "error")
             return self._report(item, f"{wrong}; cannot be put back: {reason}")
         for other in self.items:
-            if other.put_back == item.put_back:  # the call has restored all of these
+            # Items with the same function: the call has restored all of them.
+            if other.put_back == item.put_back:
                 other.expected = self._read_state(other.locate())
         item.problem = None
         item.restored += 1
@@ -208,7 +210,7 @@ def observed(
         try:
             found.append(_observed(entry, read_state, now_ns))
         except (KeyError, TypeError):
-            continue  # published by another version
+            continue  # an entry published by another version
     return found
 
 

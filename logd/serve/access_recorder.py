@@ -19,7 +19,7 @@ from logd.storage.database import Connection
 from logd_wire.schema import Malformed
 from logd_wire.wire import Event
 
-REQUESTS_MAX = 64  # stored in one commit; others wait in the socket
+REQUESTS_MAX = 64  # the most requests stored in one commit; others wait in the socket
 
 
 class Trail(Protocol):

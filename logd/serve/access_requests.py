@@ -78,7 +78,7 @@ class AccessRequests:
                 return False
             number, stored = ANSWER.unpack(data)
             answer = self._open.get(number)
-            if answer is not None:  # otherwise the answer came too late
+            if answer is not None:  # without an open request, the answer came too late
                 answer.put(stored)
 
 

@@ -36,7 +36,7 @@ class ClosedFiles:
         self._warn = warn
         self._monotonic_s = monotonic_s
         self._inotify: Inotify | None = None
-        self._due_s = 0.0  # until then, closed files do not wake the loop
+        self._due_s = 0.0  # before this time, closed files do not wake the loop
         self._registered = False  # whether closed files wake the loop now
         self.watch()
 

@@ -74,7 +74,7 @@ class EventLoop:
                 lambda: self.delivery.mark_queue(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX)
             )
         self._worker_poll_due_s = self._worked_s = 0.0
-        self._may_work = False  # false during start and stop, which must not wait for a job
+        self._may_work = False  # whether jobs run: not during start and stop, which must not wait
         self._wait_max_s = float("inf")
         self._wake_fd: int | None = None
         self._wake_selector = selectors.DefaultSelector()
@@ -152,7 +152,7 @@ class EventLoop:
                 self.access.step()
             if self._may_work:
                 self.work()
-        self.write_anchor()  # the head is on disk, so also while nothing can be stored
+        self.write_anchor()  # also while nothing can be stored, since the head is on disk
         self._set_trouble(None if delivery.stalled is None else str(delivery.stalled))
 
     @property
@@ -245,7 +245,7 @@ class EventLoop:
             if delivery.stalled and self._monotonic_s() >= deadline_s:
                 return
             if not delivery.stalled:
-                delivery.run_tasks()  # opens outboxes that were closed just now
+                delivery.run_tasks()  # outboxes that were closed just now are opened too
             delivery.force_step()
             self.run_once(timeout_s=0)
             while (delivery.has_backlog or delivery.stalled) and self._monotonic_s() < deadline_s:

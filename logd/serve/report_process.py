@@ -49,8 +49,8 @@ class ReportProcess:
         self._lifeline = lifeline
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
-        self._pause_s = 0.0  # between two starts
-        self._ending_s = NEVER_S  # when it was told to end, for a restart
+        self._pause_s = 0.0  # seconds between two starts
+        self._ending_s = NEVER_S  # when the process was told to end, for a restart
         self._throttled = ThrottledLog(_log)
 
     def start(self) -> None:

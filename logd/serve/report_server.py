@@ -143,7 +143,7 @@ class Reporter:
                 connection, params, answer, self._person_keys.persons
             )
         finally:
-            connection.close()  # ends the transaction before the answer is sent
+            connection.close()  # this ends the transaction before the answer is sent
         if concerned is not None:
             events = access_events(str(name), params, concerned, uid=uid, pid=pid)
             if not self._record_access(asked_by, *events):
@@ -204,7 +204,7 @@ def main(config: Config, listener_fd: int) -> None:
     with contextlib.ExitStack() as stack:
         if config.metrics is not None:
             from logd.serve import (
-                metrics_server,  # imported only if used: it takes memory
+                metrics_server,  # imported only if metrics are on: its library takes memory
             )
 
             stack.enter_context(metrics_server.serving(config))
@@ -213,7 +213,7 @@ def main(config: Config, listener_fd: int) -> None:
 
 
 def _run(listener_fd: str, config_file: str) -> None:
-    ignore_other_signals()  # the daemon acts on signals for both
+    ignore_other_signals()  # only the daemon acts on signals, for both processes
     log_format.log_to_stderr("reports: ")
     try:
         main(configuration.load(config_file), int(listener_fd))

@@ -27,16 +27,17 @@ from logd.log_limit import ThrottledLog
 from logd.serve.admission import Admission
 from logd.serve.usage import PublishedUsage
 
-REQUEST_TIMEOUT_S = 1.0  # for a complete request, after connecting or the last answer
-WAIT_TIMEOUT_S = 5.0  # for a running place to be free
+REQUEST_TIMEOUT_S = 1.0  # for a complete request, counted from the connection or the last answer
+WAIT_TIMEOUT_S = 5.0  # for a request that waits until a running place is free
 ANSWER_TIMEOUT_S = 5.0  # for the peer to read its whole answer
 BUG_LOG_INTERVAL_S = 60.0
 ACCEPTED_AT_ONCE = 64
-ACCEPT_PAUSE_S = 0.1  # while this process has no descriptors left
+ACCEPT_PAUSE_S = 0.1  # for which no connection is accepted when descriptors run out
 RECEIVED_BYTES = 64 * 1024
-SO_PEERGROUPS = 59  # not in Python's socket module; it is the same on all common architectures
-GROUPS_BYTES_MAX = 1024  # 256 groups, the most bytes that Python reads of a socket option
-UID_UNKNOWN = -1  # for a peer over TCP
+# A constant that Python's socket module lacks; the same on all common architectures.
+SO_PEERGROUPS = 59
+GROUPS_BYTES_MAX = 1024  # the most bytes that Python reads of a socket option: 256 groups
+UID_UNKNOWN = -1  # the uid of a peer over TCP
 
 _log = logging.getLogger("logd.reports")
 _UCRED = struct.Struct("iII")
@@ -75,8 +76,8 @@ class Service(Protocol):
 
 class _State(enum.Enum):
     READING = select.POLLIN
-    WAITING = 0  # poll() reports a hang-up even then
-    RUNNING = -1  # the socket is not polled
+    WAITING = 0  # poll() reports a hang-up even for no events
+    RUNNING = -1  # the socket is not in the poll set
     WRITING = select.POLLOUT
 
 
@@ -107,7 +108,7 @@ class _Acceptor:
         self._listener = listener
         self._poll = poll
         self._clock_s = clock_s
-        self.due_s: float | None = None  # when accepting resumes
+        self.due_s: float | None = None  # when accepting resumes; None while it is not paused
         self.fd = listener.fileno()
         poll.register(listener, select.POLLIN)
 
@@ -288,7 +289,7 @@ class RequestServer:
             self._waker.send(b"\0")
 
     def _send(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
-        if answer is None:  # a bug, whose traceback was logged, or no threads left
+        if answer is None:  # there was a bug, whose traceback was logged, or no thread was left
             answer = self._service.error("busy", "no answer could be made now: try again later")
         usage = self._usage.of(peer.uid)
         usage.questions += 1

@@ -36,7 +36,7 @@ QUERY_BACKLOG = socket.SOMAXCONN  # a full queue refuses non-blocking clients
 DESCRIPTORS_MIN = 40
 # Seconds beyond stop_timeout_s, for the end of the report process and the last checkpoint.
 STOP_MARGIN_S = 60
-GC_THRESHOLD = 200_000  # above the number of objects in a default batch
+GC_THRESHOLD = 200_000  # above the number of objects in a batch of the default size
 
 _log = logging.getLogger("logd")
 
@@ -57,7 +57,7 @@ def run(config: Config) -> None:
         try:
             _serve(config, lock)
         except LogdError as error:
-            lock.set_trouble(str(error))  # shown by `status` until the next start
+            lock.set_trouble(str(error))  # `status` shows this reason until the next start
             raise
         except OSError as error:
             problem = SystemRefused(
@@ -70,7 +70,7 @@ def run(config: Config) -> None:
 
 def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
-    query_gid(config)  # reports a missing group here, not in the report process
+    query_gid(config)  # raises for a missing group here, not in the report process
     inherited = inherited_sockets()
     if config.rekeyed_file.exists():
         # Imported here, since it imports all of `verify`, which takes a tenth of the start's time.
@@ -147,7 +147,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         for path in (config.socket, config.query_socket):
             path.unlink(missing_ok=True)
     if loop.stalled is not None:
-        raise loop.stalled  # the daemon stops, but what has arrived waits for the next start
+        raise loop.stalled  # what has arrived is not stored, and waits for the next start
     _log.info("stopped")
 
 

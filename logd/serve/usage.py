@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-USERS_MAX = 16  # the most that fit into a page of the lock file
+USERS_MAX = 16  # as many as fit into a page of the lock file
 PUBLISH_INTERVAL_S = 1.0
 
 Publish = Callable[[list[dict[str, Any]]], None]
@@ -18,7 +18,7 @@ class UserUsage:
 
     uid: int
     questions: int = 0  # requests answered, or abandoned by the peer
-    running_s: float = 0.0  # seconds that reports ran
+    running_s: float = 0.0  # seconds that the user's reports ran
     let_go: int = 0  # connections closed without a request in time, or with an unread answer
     put_off: int = 0  # requests answered with `busy`
 

@@ -26,7 +26,7 @@ class Disk:
     wal_bytes: int
     free_bytes: int | None
     total_bytes: int | None
-    growth_days: float | None = None  # how long the growth was measured
+    growth_days: float | None = None  # the days over which the growth was measured
     growth_bytes_per_day: int | None = None
     days_left: float | None = None
 

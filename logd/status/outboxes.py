@@ -15,7 +15,7 @@ from logd.runtime_stats import PACE_MIN_S, OutboxTotals
 from logd_wire.outbox.layout import Header
 from logd_wire.wire import WireError
 
-Producer = tuple[int, int]  # its uid and id
+Producer = tuple[int, int]  # a producer: its uid and id
 
 
 class OutboxState(NamedTuple):
@@ -34,7 +34,8 @@ class OutboxListing:
 
     states: dict[Producer, OutboxState] = field(default_factory=dict)
     unreadable: int = 0
-    usage: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # (files, bytes) by uid
+    # (files, bytes) by uid of the owner.
+    usage: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -95,7 +96,8 @@ def total_outboxes(
         try:
             check_numbers(header, watermark)
         except WireError:
-            totals.unreadable += 1  # like the daemon, since it claims more than it can hold
+            # Unreadable for the daemon too: the header claims more than the ring can hold.
+            totals.unreadable += 1
             continue
         waiting = min(header.written - watermark, ring_events_max(header))
         totals.pending[producer[0]] += waiting
@@ -117,7 +119,7 @@ def _event_bytes(listing: OutboxListing, producer: Producer) -> float:
         return header.confirmed_position / header.confirmed_sequence
     former = listing.states.get((producer[0], header.follows))
     if former is None or former.header.ring_bytes >= header.ring_bytes:
-        return 0.0  # this one replaced none, or a lost one
+        return 0.0  # the outbox replaced none, or one that was lost
     return former.header.ring_bytes / max(
         1, former.header.written - former.header.confirmed_sequence
     )
@@ -128,7 +130,7 @@ def outboxes_by_user(
 ) -> list[dict[str, Any]]:
     """Returns the files, bytes and waiting events of each user, those with the most bytes first."""
     share = config.outboxes_max // 2 if config.many_users else config.outboxes_max
-    open_max = min(share, config.outboxes_per_user_max)  # open outboxes that one user may have
+    open_max = min(share, config.outboxes_per_user_max)  # the open outboxes that one user may have
     return [
         {
             "uid": uid,

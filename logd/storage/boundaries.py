@@ -30,7 +30,7 @@ BOUNDARIES_MAX = 16
 # The directory did not exist at the forget, so any outbox found later was made after it.
 NO_OUTBOXES = ""
 
-Key = tuple[int, int]  # uid and producer id
+Key = tuple[int, int]  # a producer: its uid and id
 # A forget's number, and the highest sequence at that forget; None if it could not be read.
 Row = tuple[int, int | None]
 
@@ -99,7 +99,7 @@ class Boundaries:
             if then <= number:
                 last = row
             elif past:
-                after = True  # made after a later forget
+                after = True  # the event is past the boundary of a later forget
         if past_all and self._latest is not None and self._latest.knew(producer):
             after = True
         if last is not None:
@@ -283,7 +283,7 @@ def _with(rows: list[Row], number: int, written: int | None) -> list[Row]:
     else:
         written = max(written, last)
         same = len(rows) > 1 and rows[-2][1] == last == written
-    if same:  # the first and the last of forgets at the same sequence are kept
+    if same:  # of several forgets at the same sequence, the first and the last are kept
         return [*rows[:-1], (number, written)]
     if len(rows) < BOUNDARIES_MAX:
         return [*rows, (number, written)]

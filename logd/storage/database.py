@@ -71,9 +71,11 @@ def connect(
     except sqlcipher3.Error as error:
         raise CannotCreate(f"{path}: cannot be opened: {error}") from error
     try:
-        connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")  # must be the first statement
-        connection.execute("PRAGMA cipher_log_level = NONE")  # errors are raised, so need no log
-        connection.execute("PRAGMA temp_store = MEMORY")  # no unencrypted file on a disk
+        # The key must be set by the first statement.
+        connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+        connection.execute("PRAGMA cipher_log_level = NONE")  # no log, since errors are raised
+        # Temporary tables are not encrypted, so not on a disk.
+        connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if read_only:
@@ -81,13 +83,14 @@ def connect(
         else:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `wal.checkpoint`
+            # Checkpoints are made by `logd.storage.wal`, which sees errors.
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA journal_size_limit = 67108864")
     except sqlcipher3.Error as error:
         connection.close()
         problem = translate(error, path)
         if isinstance(problem, StorageFailed) and _has_no_space(path):
-            problem = _full(path)  # no file could be created or written
+            problem = _full(path)  # the error was that no file could be created, for lack of space
         raise problem from error
     return connection
 

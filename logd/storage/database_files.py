@@ -16,7 +16,7 @@ from logd.atomic_file import sync_path
 from logd.errors import DatabaseGone, LogdError, StorageFailed
 from logd.storage.database import Connection, DatabaseError, copy_into, shm_path, wal_path
 
-_SAVE_S = 3600.0  # seconds at most to copy the whole database
+_SAVE_S = 3600.0  # the most seconds for a copy of the whole database
 _OUTBOXES_KEEP = "Nothing of this commit is confirmed; events wait in their outboxes."
 
 

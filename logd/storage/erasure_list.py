@@ -42,8 +42,9 @@ class ErasureList:
         boundaries: Boundaries | None = None,
     ) -> None:
         self._pepper = pepper
-        self._peppers: dict[int, bytes] = {}  # pepper of each uid
-        self._numbers = dict(numbers or {})  # forget of each token; none for a token from a file
+        self._peppers: dict[int, bytes] = {}  # the pepper of each uid
+        # The number of each token's forget; none for a token from a file.
+        self._numbers = dict(numbers or {})
         self.boundaries = boundaries or Boundaries({}, {})
         self.entries: dict[bytes, int] = {}
         self._newest_ns = self._newest_listed_ns = -1
@@ -55,7 +56,7 @@ class ErasureList:
         for token, until_ns in entries.items():
             if until_ns > self.entries.get(token, -1):
                 self.entries[token] = until_ns
-                self._numbers.pop(token, None)  # an entry from a file has no boundaries
+                self._numbers.pop(token, None)  # an entry from a file has no forget with boundaries
         self._update_newest()
 
     def _update_newest(self) -> None:
@@ -74,7 +75,8 @@ class ErasureList:
         With the uid of a sender, they include the token of that sender's person.
         """
         tokens = [self.token(name)] if uid is None else [self.token(name), self.token(name, uid)]
-        if isinstance(name, str) and canonical(name) != name:  # an earlier version's form
+        # An earlier version made tokens of the id as it was spelled.
+        if isinstance(name, str) and canonical(name) != name:
             tokens.append(hmac.digest(self._pepper, name.encode(), "sha256"))
         return tokens
 

@@ -43,7 +43,8 @@ class BatchTypes:
     """The types of one batch: the number of each, and which are new."""
 
     ids: dict[str, int]
-    new: dict[str, tuple[int, int]] = field(default_factory=dict)  # number, and uid of the user
+    # The number of each, and the uid that introduced it.
+    new: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class EventTypes:
@@ -137,7 +138,7 @@ class EventTypes:
     def _remember(self, name: str, number: int) -> None:
         known = self._known
         if name not in known and len(known) >= self._limits.all_users:
-            del known[next(iter(known))]  # the oldest one, which can be looked up again
+            del known[next(iter(known))]  # drop the oldest one, which can be looked up again
             self._all_known = False
         known[name] = number
 

@@ -16,11 +16,11 @@ from logd.storage.database import Connection
 
 PRUNE = "prune"
 FORGET = "forget"
-RECORD = "record"  # the job is to store an internal event
+RECORD = "record"  # a job that only stores an internal event
 
 ASKED = "asked"
-CLEAN = "clean"  # everything is erased, but remains are in the file
-STOPPED = "stopped"  # stopped, since the clock is not trusted; `trouble` says why and what to do
+CLEAN = "clean"  # the events are erased, but remains of them are in the file
+STOPPED = "stopped"  # the job has stopped, since the clock is not trusted; `trouble` has the reason
 
 
 @dataclass

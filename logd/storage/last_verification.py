@@ -20,8 +20,8 @@ from logd.errors import cannot_write
 FILE_BYTES_MAX = 4096
 
 WHOLE = "whole"
-NOT_WHOLE = "not_whole"  # the trail was changed or cut off
-NOT_PROVEN = "not_proven"  # whole, but the anchors that would prove it are missing
+NOT_WHOLE = "not_whole"  # the trail was changed, or its end cut off
+NOT_PROVEN = "not_proven"  # the trail is whole, but the anchors that would prove it are missing
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ IDENTITY = frozenset({"id", "uid", "pk", "sub", "name"})
 OWN_KEYS = ("user", "login", "actor", "switched_to", "member")
 
 _SEPARATORS = b"_-. "
-_ERASED = re.compile(r"\(erased\)(?: [0-9]+)?")  # never a person, even if a user has that id
+# The text in place of an erased person, which is no id, even if a user has it.
+_ERASED = re.compile(r"\(erased\)(?: [0-9]+)?")
 _MASKED = re.compile(r"\((?:erased|another)\)(?: [0-9]+)?")
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 
@@ -70,9 +71,9 @@ def is_person(user: str) -> IsPerson:
 
 class _Place(Enum):
     NONE = 0
-    ONE = 1  # below a singular key, or in a list below any person key
-    MANY = 2  # below a plural key
-    GROUP = 3  # in a list of a map below a plural key
+    ONE = 1  # a value below a singular key, or in a list below any person key
+    MANY = 2  # a value below a plural key
+    GROUP = 3  # a value in a list of a map below a plural key
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -97,7 +98,7 @@ class PersonKeys:
         plural |= {stem + end for stem in stems for end in (b"s", b"ids")}
         self._places = dict.fromkeys(stems | {stem + b"id" for stem in stems}, _Place.ONE)
         self._places |= dict.fromkeys(plural, _Place.MANY)
-        self._known: dict[str, _Place] = {}  # places of keys that were seen
+        self._known: dict[str, _Place] = {}  # the places of keys that were seen, to save work
 
     def may_name(self, props: bytes) -> bool:
         """Whether packed properties have a person key; most events are skipped by this check alone.
@@ -177,7 +178,7 @@ class PersonKeys:
             place = self._places.get(_normal(key), _Place.NONE)
             if len(key) <= _KNOWN_CHARS_MAX:
                 if len(self._known) >= _KNOWN_MAX:
-                    self._known.clear()  # bounded: clients may invent any number of keys
+                    self._known.clear()  # emptied, since clients may invent any number of keys
                 self._known[key] = place
         return place
 
@@ -200,7 +201,7 @@ class PersonKeys:
         if place is _Place.NONE or isinstance(value, bool) or not isinstance(value, Value):
             return value
         if place is not _Place.ONE and not isinstance(value, str):
-            return value  # a count, or a figure about a person
+            return value  # the number is a count, or a figure about a person
         new = change(value)
         return value if new is None else new
 

@@ -32,7 +32,7 @@ class MigrationProgress:
 
         def report() -> int:
             self._report(what, time.monotonic())
-            return 0  # 0 lets SQLite continue
+            return 0  # returning 0 lets SQLite continue
 
         connection.set_progress_handler(report, PROGRESS_STEPS)
         try:

@@ -136,7 +136,7 @@ def by_time(connection: Connection) -> bool:
 def add_functions(connection: Connection) -> None:
     """Adds the functions with which the migration "latest in time" reads events' properties."""
 
-    @lru_cache(maxsize=1)  # both functions are called for the same event
+    @lru_cache(maxsize=1)  # cached, since both functions are called for the same event
     def parts(event_type: str, props: bytes) -> tuple[str | None, float | None, int]:
         return subject_of(event_type, unpack_props(props)) or (None, None, 0)
 

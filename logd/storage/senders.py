@@ -64,7 +64,8 @@ class Senders:
     def _uid(self, producer: int) -> int:
         if producer not in self._uids:
             if len(self._uids) >= _PRODUCERS_MAX:
-                self._uids.clear()  # bounded: clients may have invented any number of producers
+                # Emptied, since clients may have invented any number of producers.
+                self._uids.clear()
             row = self._connection.execute("SELECT uid FROM producer WHERE id = ?", (producer,))
             (self._uids[producer],) = row.fetchone()
         return self._uids[producer]

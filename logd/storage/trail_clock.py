@@ -27,7 +27,7 @@ from logd_wire.rendezvous import current_boot_id
 
 KEPT_EVERY_NS = HOUR_NS // 6
 
-_STATUS_UNSYNC = 0x40  # adjtimex(2), STA_UNSYNC
+_STATUS_UNSYNC = 0x40  # STA_UNSYNC of adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES, _TIMEX_STATUS_AT = 256, 40
 # systemd-timesyncd's directory, which exists while it runs;
 # it has a file once the clock is synchronised.
@@ -52,7 +52,7 @@ def synchronised(timesync: Path = _TIMESYNC) -> bool | None:
     A service's sandbox (ProtectClock=) forbids the call. systemd-timesyncd also leaves a file;
     other NTP daemons do not.
     """
-    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # all zeros: modes = 0 only reads
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # with `modes` = 0, adjtimex only reads
     try:
         if ctypes.CDLL(None).adjtimex(timex) >= 0:
             status = int.from_bytes(timex.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little")
@@ -187,5 +187,6 @@ class TrailClock:
             raise clock_refusal(what, why)
 
     def _reason_to_distrust(self, now: Reading) -> str | None:
-        self._seen = load(self._store.connection)  # a command may have stored another one
+        # Read again, since a command may have stored another reading.
+        self._seen = load(self._store.connection)
         return readings.implausible(self._seen, now)

@@ -19,7 +19,7 @@ CHECKPOINT_PAGES_TRANSACT = 500
 # Short, so that the daemon notices signals while another process locks the database; callers retry.
 BUSY_TIMEOUT_RUNNING_MS = 500
 _CHECKPOINT_TRIES = 2
-_VACUUM_COPIES = 2  # one in a scratch file, one in the WAL
+_VACUUM_COPIES = 2  # a vacuum writes two copies: one in a scratch file, one in the WAL
 _VACUUM_STEPS = 100_000
 
 _log = logging.getLogger("logd")

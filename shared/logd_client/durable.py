@@ -93,7 +93,8 @@ class DurableEvent:
     def wait(self, deadline_s: float) -> bool:
         """Waits until the event is on disk; False if it is not by the deadline."""
         place = None
-        while self._place is not place:  # a retired outbox's event is written again
+        # The event of a retired outbox may be written again to another.
+        while self._place is not place:
             place = self._place
             if place is not None and place[0].wait(place[1], deadline_s):
                 return True

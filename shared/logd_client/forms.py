@@ -20,7 +20,7 @@ from types import MemberDescriptorType
 from typing import Any, Protocol
 from uuid import UUID
 
-INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # of msgpack's integers
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # the range of msgpack's integers
 # Decimal text of larger numbers takes long to make; no key or counter is as large.
 INT_BITS_MAX = 8192
 # How many times a value is read that another thread changes meanwhile.
@@ -103,7 +103,7 @@ def _set_of(base: Any) -> Form:
         if type(plain) is list:
             try:
                 plain.sort()
-            except TypeError:  # items of several types have no order
+            except TypeError:  # items of several types have no order of their own
                 plain.sort(key=lambda item: (type(item).__name__, repr(item)))
         return plain
 
@@ -173,7 +173,7 @@ def _numpy_scalar(work: Conversion, value: Any, depth_left: int) -> Any:
         return work.text(str(numpy.datetime_as_string(value)))
     if is_duration:
         value = numpy.timedelta64(value, "us")
-    work.expect(numpy.generic.nbytes.__get__(value))  # a structured value can have any size
+    work.expect(numpy.generic.nbytes.__get__(value))  # a structured value may have any size
     item = numpy.generic.item(value)
     if issubclass(type(item), numpy.generic):  # a long double's item is another long double
         return work.mark(kind)
@@ -188,7 +188,7 @@ def _dataclass(work: Conversion, value: Any, depth_left: int) -> Any:
     try:
         state = object.__getattribute__(value, "__dict__")
     except AttributeError:
-        state = {}  # a class with __slots__ has none
+        state = {}  # an instance of a class with __slots__ has no __dict__
     shown = {}
     for field in fields:
         name = field.name
@@ -239,7 +239,7 @@ def _find_form(kind: type) -> Form:
     # A program that has not loaded these modules cannot pass a value of theirs.
     pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
     if kind in (type(getattr(pandas, "NA", None)), type(getattr(pandas, "NaT", None))):
-        return _missing  # before `datetime`, since NaT is an instance of it, of the year 1
+        return _missing  # found before `datetime`, since NaT is an instance of it
     for base, form in _FORMS:
         if issubclass(kind, base):
             return form

@@ -39,7 +39,7 @@ def next_ring_bytes(ring_bytes: int, former_bytes: int, outbox_bytes: int) -> in
     left = _most(outbox_bytes) - former_bytes - ring_bytes
     following = ring_bytes * GROWTH_FACTOR
     if left < 2 * following:
-        following = left & -8  # the rest would be too small for another ring
+        following = left & -8  # take all that is left, since a further ring would be too small
     return following if following > ring_bytes else 0
 
 
@@ -53,7 +53,7 @@ class Growth:
     def __init__(self, outbox_bytes: int) -> None:
         self._outbox_bytes = outbox_bytes
         self._retry_after_s = float("-inf")
-        self.problem = ""  # why there was no larger ring at the last attempt
+        self.problem = ""  # why no larger ring could be made at the last attempt
 
     def ring_bytes(self, ring_bytes: int, former_bytes: int, now_s: float) -> int:
         """Returns the size of the ring to try now; 0 for none, also if one was tried just now."""

@@ -73,7 +73,7 @@ class Guard:
         self._parts = (producers, *others)
 
     def _start(self, generation: Generation) -> None:
-        self.owner = 0  # the thread that is inside, by `get_ident`; 0 for none
+        self.owner = 0  # the thread inside the guard, by `get_ident`; 0: none
         self.free = True
         # Set last: a reset that was interrupted before this line is done again from its beginning.
         self.generation = generation
@@ -132,7 +132,7 @@ class Guard:
             elif not self.owner:
                 # A tracer runs between the two statements by which another thread enters or leaves.
                 if time.monotonic() > impatient_s + TRACED_S:
-                    return True  # this call may itself come from the tracer
+                    return True  # the interrupted tracer may have made this very call
                 time.sleep(PAUSE_S)
             else:
                 # Other threads enter and leave without a pause,
@@ -163,7 +163,8 @@ class Guard:
             except Forked:
                 pass
             finally:
-                if entered and self.owner in (0, thread):  # a fork has another guard
+                # In a forked child another guard is in force.
+                if entered and self.owner in (0, thread):
                     self.owner = 0
                     self.free = True
                 if self.deferred:
@@ -192,6 +193,6 @@ class Guard:
 
 def _let_pass(gate: threading.Lock) -> None:
     """Lets the thread that waits at the gate enter the guard before this thread does again."""
-    with contextlib.suppress(RuntimeError):  # the thread no longer waits
+    with contextlib.suppress(RuntimeError):  # raised if the thread no longer waits
         gate.release()
     time.sleep(PAUSE_S)

@@ -34,7 +34,7 @@ from logd_wire.outbox.names import TEMPORARY_PREFIX, outbox_name
 from logd_wire.outbox.writer import OutboxWriter
 from logd_wire.rendezvous import NoOutbox, open_directory
 
-_MAP_FIXED = 0x10  # <linux/mman.h>
+_MAP_FIXED = 0x10  # a constant of <linux/mman.h>
 
 
 class OutboxFile:
@@ -115,7 +115,7 @@ class OutboxFile:
             raise FileExistsError
         if not liveness.acquire(self._fd, mark):
             if not mark[0]:
-                raise Forked  # the parent holds the lock
+                raise Forked  # in a child: the parent holds the lock
             raise NoOutbox("another process has locked a file that was just created")
         # Allocated, not truncated: a full tmpfs raises ENOSPC here instead of SIGBUS later.
         os.posix_fallocate(self._fd, 0, length)
@@ -215,7 +215,7 @@ class OutboxFile:
         parent's).
         """
         if self._view is not None and self._map is not None:
-            if hasattr(self, "writer"):  # false if the constructor was interrupted
+            if hasattr(self, "writer"):  # `writer` is missing if the constructor was interrupted
                 self.writer.release()
             self._view.release()
             self._map.close()
@@ -249,7 +249,7 @@ def _map_shared(fd: int, length: int) -> mmap.mmap:
         return mmap.mmap(fd, length, trackfd=False)
     if _mmap_at is None:
         return mmap.mmap(fd, length)
-    mapped = mmap.mmap(-1, length)  # reserves the addresses, and unmaps them when it is closed
+    mapped = mmap.mmap(-1, length)  # this reserves the addresses, and unmaps them when it is closed
     view = ctypes.c_char.from_buffer(mapped)
     address = ctypes.addressof(view)
     del view

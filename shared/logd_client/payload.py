@@ -117,7 +117,7 @@ def _key_chars(props: dict[str, Any]) -> int:
 def plain_type(event_type: object) -> str:
     """Checks the event's type; returns it as plain text, also if it is an enumeration's member."""
     plain = plain_text(event_type)
-    if type(plain) is not str:  # isinstance may run code of the value's `__class__`
+    if type(plain) is not str:  # isinstance could run code of the value's `__class__`
         raise Malformed(f"event type: a value of type {type_name(type(plain))}; expected text")
     checked = check_event_type(plain)
     if len(_known_types) < _KNOWN_TYPES_MAX:

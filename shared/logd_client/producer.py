@@ -57,7 +57,7 @@ class Producer:
         # Kept, so that socket and outbox belong to the same daemon even if a link changes later.
         self._socket_path = locate(socket_path)
         self._connect_after_s = 0.0
-        self.compare_due_s = 0.0  # next check by `ProducerSuccession.is_intact`
+        self.compare_due_s = 0.0  # when `ProducerSuccession.is_intact` checks next
         self.displaced_since_s: float | None = None
         self._outbox_retry_wait_s = min(OUTBOX_RETRY_FIRST_S, OUTBOX_RETRY_INTERVAL_S)
         self.retry_outbox_after_s = self._monotonic_s() + self._outbox_retry_wait_s
@@ -90,8 +90,8 @@ class Producer:
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)
         self.head_awaited = datagram_head(self.id, KIND_AWAITED)
-        self.sequence_sent = 0  # without an outbox: the last sequence that the kernel took
-        self.sequence_tried = 0  # without an outbox: the same as `OutboxWriter.attempted`
+        self.sequence_sent = 0  # the last sequence that the kernel took (without an outbox)
+        self.sequence_tried = 0  # as `OutboxWriter.attempted` (without an outbox)
         # Whether the last event was sent. If so, the next one probably is too,
         # and the outbox is checked before it is written.
         self.sends = False
@@ -184,7 +184,7 @@ class Producer:
         so a second attempt is made there.
         """
         if os.getuid() != self._uid_here:
-            return False  # the datagram would carry another uid, and count as another producer's
+            return False  # the datagram would have another uid, and count for another producer
         datagram = encode_farewell(self.id, self.written, refused)
         if self.send(datagram):
             return True

@@ -23,8 +23,10 @@ class ClientRefusals:
 
     def __init__(self) -> None:
         self.by_cause: dict[str, int] = {}
-        self._reported: dict[str, int] = {}  # by any producer so far, the current one included
-        self._reported_before: dict[str, int] = {}  # by the producers before the current one
+        # Reported by any producer so far, the current one included.
+        self._reported: dict[str, int] = {}
+        # Reported by the producers before the current one.
+        self._reported_before: dict[str, int] = {}
         self._reporter: Producer | None = None
         self._logged_at_s: dict[str, float] = {}
 

@@ -112,7 +112,8 @@ class ProducerSession:
         attempt = self.attempt
         if attempt is None:
             return 0
-        former = self._producers.former.of(attempt)  # its last event may count in its successor
+        # The last event of a former producer may count in its successor.
+        former = self._producers.former.of(attempt)
         accepted = attempt.written if former is None else former.accepted
         return attempt.attempted if attempt.attempted <= accepted else 0
 

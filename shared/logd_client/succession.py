@@ -131,7 +131,7 @@ class ProducerSuccession:
     def replace_lost(self, producer: Producer) -> Producer:
         """Replaces a producer whose outbox, descriptor or user is lost."""
         if not producer.mark[0]:
-            raise Forked  # the producer is the parent's, and not lost to it
+            raise Forked  # the outbox is the parent's, and not lost to it
         outbox = producer.outbox
         if outbox is not None and outbox.writer.given_up and not outbox.writer.confirmed:
             self._refused_outboxes += 1

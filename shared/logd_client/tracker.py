@@ -99,7 +99,7 @@ class DurableTracker:
             event, note_type, props = note
             session.begin_step(partial(self.unresolved.mark_recorded, event, note_type))
             if not session.write_note(note_type, event.user, props, producer):
-                break  # kept, and tried again at the next event
+                break  # the note is kept, and tried again at the next event
             session.finish_step()
         session.abandon_step()
 
@@ -109,7 +109,7 @@ class DurableTracker:
         For an event whose caller still waits, it writes a `durable_unknown`.
         """
         self.record_resolved_at_end()
-        self._producers.end_waits()  # so that callers get the outcome that is recorded below
+        self._producers.end_waits()  # callers must get the outcome that is recorded below
         for event in sorted(self._producers.awaited, key=lambda event: event.sequence):
             if not (event.unknown_recorded or event.is_stored):
                 self._record_unknown(event)

@@ -40,7 +40,8 @@ class _Waiter:
         self.gate.acquire()
 
     def wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # raised if the thread is awake already
+        # Release() raises this if the thread is awake already.
+        with contextlib.suppress(RuntimeError):
             self.gate.release()
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any, Protocol
 
-_MADV_WIPEONFORK = 18  # <linux/mman.h>; since Linux 4.14
+_MADV_WIPEONFORK = 18  # a constant of <linux/mman.h>, known since Linux 4.14
 _PAUSE_S = 0.0005
 
 
@@ -67,7 +67,7 @@ class Generation:
     def __init__(self) -> None:
         self.mark = _new_mark()
         self.lock = threading.RLock()
-        self.busy = False  # whether a thread holds `lock`
+        self.busy = False  # whether a thread holds the lock
         # The generation of a child of this process, made by the child's first thread that needs it.
         self._child: dict[str, Generation] = {}
 

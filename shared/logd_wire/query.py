@@ -27,7 +27,7 @@ QUERY_VERSION = 1
 REQUEST_BYTES_MAX = 64 * 1024
 RESPONSE_BYTES_MAX = 8 * 1024 * 1024
 ROWS_MAX = 1000
-TEXTS_MAX = 1000  # texts in one list of a request; a longer list is asked in several requests
+TEXTS_MAX = 1000  # the most texts in one list of a request; a longer list takes several requests
 # Bytes of the texts in one list: two such lists and the other fields fit into REQUEST_BYTES_MAX.
 TEXTS_BYTES_MAX = 24 * 1024
 
@@ -169,7 +169,7 @@ class QueryClient:
         try:
             asked_by = check_user(asked_by)
             (asked_by or "").encode()
-        except ValueError as error:  # Malformed, or text that is not valid Unicode
+        except ValueError as error:  # invalid as a user, or not valid Unicode
             raise QueryError("bad_parameter", f"asked_by: {error}") from error
         request = {
             "v": QUERY_VERSION,

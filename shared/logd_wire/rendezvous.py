@@ -169,7 +169,8 @@ def _read_small(path: str, dir_fd: int | None = None) -> str:
         # pread, since a child forked in the middle of this shares the descriptor's file position.
         return os.pread(fd, RENDEZVOUS_BYTES_MAX, 0).decode("utf-8", "replace")
     except OSError as error:
-        if error.errno == errno.ESPIPE:  # it is a pipe, which could block
+        # A pipe in place of the file is not read, since that could block.
+        if error.errno == errno.ESPIPE:
             return ""
         raise
     finally:
@@ -226,7 +227,7 @@ def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
     except OSError as error:
         os.close(fd)
         raise NoOutbox(f"{path}/{TOKEN_NAME}: {why_no_outbox(error)}") from error
-    except BaseException:  # also if a signal handler raises
+    except BaseException:  # whatever happens, even if a signal handler raises
         os.close(fd)
         raise
     return OpenDirectory(fd, path, uid)
@@ -274,7 +275,7 @@ def _open_ours(path: str) -> int:
     try:
         try:
             status = os.fstat(found)
-        except OSError as error:  # another user has mounted something at the path
+        except OSError as error:  # the path may be covered by another user's mount
             raise _not_ours(path, error) from error
         if status.st_uid != os.geteuid():
             raise NotOurs(

@@ -164,7 +164,7 @@ def _leading_fields(payload: bytes) -> list[Any] | None:
     )
     try:
         reader.feed(payload)
-        reader.skip()  # skips the payload in one call, however many fields it has
+        reader.skip()  # one call skips the payload, however many fields it has
         if reader.tell() != len(payload):
             return None
         reader = msgpack.Unpacker(

@@ -26,7 +26,7 @@ class Plan:
     """The files, the port and the commands of one run."""
 
     port: int
-    var: Path  # an absolute path
+    var: Path  # the absolute path of the directory
     logd_init: tuple[str, ...]
     logd_run: tuple[str, ...]
     logd_status: tuple[str, ...]

@@ -44,7 +44,7 @@ _PERMANENT_EXIT_CODES = {
     os.EX_CONFIG,
 }
 _READY_MARK = "logd: ready"
-_ANCHOR_MARK = "logd: anchor "  # a line per minute, with the head of the chain
+_ANCHOR_MARK = "logd: anchor "  # begins a line that reports the head of the chain each minute
 
 Print = Callable[[str], None]
 Accounts = Callable[[], Iterable[tuple[str, str, str]]]
@@ -224,7 +224,7 @@ class Supervisor:
         return event
 
     def _print_line_of(self, child: Child, line: str) -> None:
-        named = line.startswith(f"{child.name}: ")  # logd's own lines begin with its name
+        named = line.startswith(f"{child.name}: ")  # a line of logd begins with its name already
         self._print(line if named else f"{child.name} | {line}")
 
     def _is_up(self, child: Child) -> bool:

@@ -212,7 +212,7 @@ def _remove_ipc(facts: Facts) -> Iterator[Finding]:
 
 def _disk(facts: Facts) -> Iterator[Finding]:
     if facts.state is None:
-        if not facts.key_problem:  # otherwise reported already
+        if not facts.key_problem:  # a problem with the key is reported by its own check
             todo = "fix this first: nothing can be stored"
             yield Finding("database", FAIL, str(facts.state_problem), todo)
         return

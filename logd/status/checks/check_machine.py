@@ -9,8 +9,8 @@ from logd.status.checks.findings import FAIL, OK, WARN, Finding
 from logd.status.text import format_duration
 
 QUEUE_DATAGRAMS_MIN = 512
-DESCRIPTORS_MIN = 40  # as in logd.service
-DESCRIPTORS_RESERVED = 32  # as in logd.serve.loop
+DESCRIPTORS_MIN = 40  # the same number as in logd.service
+DESCRIPTORS_RESERVED = 32  # the same number as in logd.serve.loop
 CLOCK_BACK_S_MAX = 1.0
 
 

@@ -76,10 +76,10 @@ class Facts:
     queue_datagrams: int | None  # queue length of the present socket, if known
     # Facts about the machine.
     queue_datagrams_now: int | None  # queue length of a socket created now
-    open_files: int | None  # limit of the running daemon, or of this shell
-    core_bytes: int | None  # limit of the running daemon; -1: none
+    open_files: int | None  # limit of descriptors of the running daemon, or of this shell
+    core_bytes: int | None  # limit of core files of the running daemon; -1: none
     synchronised: bool | None
-    clock_problem: str | None  # how it contradicts the times in the trail
+    clock_problem: str | None  # how the clock contradicts the times in the trail
     outbox_kind: str | None
     outbox_options: tuple[str, ...]
     outbox_free_bytes: int | None
@@ -87,7 +87,7 @@ class Facts:
     outbox_users: tuple[str, ...]  # users who log in and out and have outboxes
     swaps: tuple[Swap, ...]
     hibernation: bool
-    runtime_files: tuple[dict[str, Any], ...] = ()  # as in the status
+    runtime_files: tuple[dict[str, Any], ...] = ()  # as in the status of the running daemon
 
 
 def gather(config: Config) -> Facts:
@@ -148,7 +148,7 @@ def _clock_problem(config: Config) -> str | None:
             now = replace(trail_clock.read(), synchronised=None)
             return implausible(trail_clock.load(connection), now)
     except (LogdError, DatabaseError):
-        return None  # other checks report it
+        return None  # another check reports an unreadable database
 
 
 def _user(uid: int) -> str:
@@ -189,7 +189,7 @@ def _key_problem(config: Config) -> str | None:
         keyfile.read(config.key_file)
         opening.open_for_reading(config).close()
     except (NoDatabase, NewerSchema):
-        return None  # no fault of the key; `state_problem` reports it
+        return None  # not the key's fault; `state_problem` reports it
     except LogdError as error:
         return str(error)
     return None

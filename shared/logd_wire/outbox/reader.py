@@ -131,7 +131,7 @@ class RecordSearch:
         piece = read_ring(self._read_at, self._ring_bytes, start, with_record)
         if len(piece) < with_record:
             raise OutboxError("truncated outbox", f"less than a ring of {self._ring_bytes} bytes")
-        words = array("Q", piece)  # one of these words is a record's sequence
+        words = array("Q", piece)  # a record's sequence is one of these words
         if sys.byteorder == "big":
             words.byteswap()
         sequence_min, highest = self._sequence_min, self._highest

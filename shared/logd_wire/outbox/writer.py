@@ -90,7 +90,7 @@ class OutboxWriter:
             return None
         offset = position % self._ring_bytes
         end = offset + length
-        if not self._mark[0]:  # no call follows, so no signal handler can fork
+        if not self._mark[0]:  # no call follows this check, so no signal handler can fork after it
             raise Forked
         self.attempted = sequence
         if end <= self._ring_bytes:
@@ -99,7 +99,7 @@ class OutboxWriter:
             first = self._ring_bytes - offset
             self._ring[offset:] = record[:first]
             self._ring[: end - self._ring_bytes] = record[first:]
-        words[WORD_WRITTEN] = sequence  # the event is accepted by this store
+        words[WORD_WRITTEN] = sequence  # this store accepts the event
         self._tail = (sequence, position_next)
         return record
 
@@ -108,7 +108,7 @@ class OutboxWriter:
 
         If it is interrupted, it has reserved either all of them or none.
         """
-        self._position_max = 0  # makes the next `append` count the reservations
+        self._position_max = 0  # 0 makes the next `append` count the reservations
         self._reservations.add(holder)
 
     def release_reservation(self, holder: object) -> None:
@@ -185,7 +185,7 @@ class OutboxWriter:
         head = read_ring(self._read_own, self._ring_bytes, position, RECORD_HEAD.size)
         length = LENGTH_CRC.unpack_from(head)[0]
         if position + aligned(RECORD_HEAD.size + length) != self._tail[1]:
-            return None  # the confirmed position is not where the last record begins
+            return None  # the last record does not begin at the confirmed position
         return read_ring(self._read_own, self._ring_bytes, position + RECORD_HEAD.size, length)
 
     @property
@@ -227,7 +227,7 @@ class OutboxWriter:
 
     def farewell(self) -> None:
         """Marks the last written sequence as the producer's last."""
-        if self._mark[0]:  # a child must not end its parent's producer
+        if self._mark[0]:  # false in a forked child, which must not end its parent's producer
             self._words[WORD_FAREWELL] = 1
 
     def release(self) -> None:

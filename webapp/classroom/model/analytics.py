@@ -25,7 +25,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PAGE_EVENTS = 50
-CLAIMED = "claimed"  # cause of losses that only an outbox's header reports
+CLAIMED = "claimed"  # the cause of losses that only an outbox's header reports
 BUCKETS = 10
 # The most pages of one report that a dashboard requests for each part of its users.
 REPORT_PAGES_MAX = 50

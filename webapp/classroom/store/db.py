@@ -112,7 +112,7 @@ class Database:
                 sqlcipher.connect(
                     str(self.instance.database),
                     timeout=BUSY_TIMEOUT_MS / 1000,
-                    isolation_level=None,  # `transaction` begins them
+                    isolation_level=None,  # no implicit transactions: `transaction` begins them
                     cached_statements=256,
                 ),
             )

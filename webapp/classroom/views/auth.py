@@ -43,7 +43,8 @@ def login() -> ResponseReturnValue:
         return render_template("login.html", form=form)
 
     db = get_db()
-    typed = normal_text(cast(str, form.login.data).strip())  # for the throttle, too
+    # The same spelling for the throttle and the look-up.
+    typed = normal_text(cast(str, form.login.data).strip())
     address = request.remote_addr or "unknown"
     throttle = LoginThrottle.build(
         db, current_app.config["LOGIN_LIMIT_ACCOUNT"], current_app.config["LOGIN_LIMIT_ADDRESS"]
