@@ -67,7 +67,7 @@ def printable(text: object) -> str:
     )
 
 
-# Without the check for circular values, which stored values never are: a third quicker.
+# Stored values are never circular; without the check for that, encoding is a third quicker.
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode

@@ -27,7 +27,7 @@ JUMP_MIN_NS = HOUR_NS // 6
 # How long after a boot to wait for the clock to be synchronised, if it was before the boot.
 # Bounded, because the machine may never be synchronised again.
 SYNCHRONISED_AFTER_NS = HOUR_NS
-# 2025-01-01. This program is younger, so an earlier reading is wrong.
+# The time of 2025-01-01. This program is younger, so an earlier reading is wrong.
 EARLIEST_NS = 1_735_689_600 * SECOND_NS
 
 

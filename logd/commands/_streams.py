@@ -86,8 +86,8 @@ def prepare() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            # A closed stream's number would go to the next file opened.
-            # Read-only, so that writes to it fail.
+            # A closed stream's number would go to the next file opened:
+            # take it, read-only so that writes fail.
             os.open(os.devnull, os.O_RDONLY)
     codecs.register_error(_ESCAPES, _escape)
     if sys.stdout is sys.__stdout__:

@@ -37,7 +37,8 @@ class Driver:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 umask=_UMASK,
-                # A terminal's Ctrl-C then reaches this process alone, which ends the driver.
+                # A new session: a terminal's Ctrl-C then reaches
+                # this process alone, which ends the driver.
                 start_new_session=True,
             )
         except OSError as error:

@@ -165,7 +165,8 @@ def outbox_retries(scene: Scene) -> None:
     for _ in range(_TRIES):
         scene.must_emit()
         daemon.datagrams()
-        # Read after each event, since the kernel merges unread notifications that are equal.
+        # Notifications are read after each event,
+        # since the kernel merges unread ones that are equal.
         asked += any(found == name for _mask, found in inotify.read_events(fd))
     expect(
         asked < _TRIES // 4,

@@ -140,7 +140,7 @@ class Delivery(Generic[AnOutbox]):
             self.commit()
             return
         drained = self._take_datagrams(datagrams)
-        # Also if there is no batch to commit.
+        # Producers are trimmed even if there is no batch to commit.
         self.intake.trim(state.batch, keep=self.outboxes.keys())
         if self._started.unread <= 0:
             self._ends.record_ended()

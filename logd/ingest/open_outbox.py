@@ -53,7 +53,7 @@ class OpenOutbox:
     scans_left: int = 3
     # Why this outbox will be given up, after its readable events are taken; None if it will not.
     unusable: str | None = None
-    # Whether another program removed the file: no later daemon will find it.
+    # Whether another program removed the file, so that no later daemon finds it.
     nameless: bool = False
     confirmed: int = field(init=False)
     rate: WriteRate | None = None  # the producer's write rate; None before it is measured

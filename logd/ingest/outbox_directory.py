@@ -201,8 +201,8 @@ class OutboxDirectory:
             return None
         try:
             if name not in refused and refused.is_over_quota(identity.uid):
-                # Opened read-only: closing a writable descriptor
-                # wakes the daemon, which would open it again.
+                # The file is opened read-only: closing a writable
+                # descriptor wakes the daemon, which would open it again.
                 try:
                     os.close(self._open(name, uid, producer_id, os.O_RDONLY).fd)
                 except WireError:
@@ -213,8 +213,8 @@ class OutboxDirectory:
             return self._open(name, uid, producer_id, self._access)
         except WireError as error:
             error.uid = identity.uid
-            # The identity after the refusal, which has changed the file. With the one before it,
-            # the file would be opened, and the daemon woken, again and again.
+            # The identity is read after the refusal, which has changed the file.
+            # With the one before, the file would be opened, and the daemon woken, again and again.
             now = self._identity_of(name)
             same = now is not None and now.inode == identity.inode
             refused.add(
@@ -314,7 +314,8 @@ def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> FileId
     except OSError:
         return None
     files, size = usage.get(status.st_uid, (0, 0))
-    # The memory that the file takes, not its length, which a sparse file can have for nothing.
+    # The memory that the file takes is counted,
+    # not its length, which a sparse file can have for nothing.
     usage[status.st_uid] = (files + 1, size + status.st_blocks * 512)
     return _identity(status)
 

@@ -152,7 +152,7 @@ class Receiver:
         receive, view, into = sock.recvmsg_into, self._view, self._into
         while True:
             try:
-                # A flag of the call, not of the socket: other processes share the socket,
+                # The flag is of the call, not of the socket: other processes share the socket,
                 # and systemd resets its flag each time that it passes the socket to a service.
                 length, ancillary, flags, _address = receive(
                     into, _ANCILLARY_BYTES, socket.MSG_DONTWAIT

@@ -85,8 +85,8 @@ def merge_wal(path: Path, key: bytes) -> Connection | None:
     if not path.exists() or path.stat().st_size == 0:
         return None
     try:
-        # Opened read-only first, since closing a writable
-        # connection may move an unreadable WAL too.
+        # The file is opened read-only first, since closing a
+        # writable connection may move an unreadable WAL too.
         connect(path, key, read_only=True).close()
         connection = connect(path, key)
     except (DatabaseDamaged, KeyFileError, StorageFailed):
@@ -112,7 +112,7 @@ def replace_database(config: Config, new: Path, kept: Path | None) -> None:
     database_copy.remove_side_files(new)
     try:
         if kept is not None:
-            # A second name for the old file, so that the database's name always leads to a file.
+            # The old file gets a second name, so that the database's name always leads to a file.
             os.link(database, kept)
             if wal.exists() and wal.stat().st_size:
                 os.link(wal, kept.with_name(kept.name + "-wal"))

@@ -105,7 +105,7 @@ def _write_down(
     """
     until_ns = job.asked_ns
     tokens = {store.erasure_list.token(*person): until_ns for person in _persons(job)}
-    # It is there if a kill came between the transaction and the writing of the list's file.
+    # `bound` is there already if a kill came between the transaction and the writing of the list.
     if "bound" not in job.params:
         # If a restored backup has this job unfinished, and the list beside the database has
         # it as done, the list has already added a job that erases again (`request_reforget`).

@@ -128,7 +128,8 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
     kept = None
     if planned.replaced.there:
         kept = database_copy.dated_path(database, "before", now_ns)
-    # Written first, so that persons forgotten since the backup are erased whatever happens later.
+    # The list is written first, so that persons forgotten
+    # since the backup are erased whatever happens later.
     listed = erasure_list.read_file(erasure_list.file_beside(planned.backup))
     for entries in (listed, planned.replaced.forgotten):
         erasure_list.merge_file(erasure_list.file_beside(database), entries)

@@ -15,7 +15,8 @@ from logd_wire.query import ROWS_MAX, Answer, Row
 from logd_wire.schema import SUBJECTS
 from logd_wire.wire import unpack_props
 
-# Rows a page: they are small, and each further page costs a request, a connection and a scan.
+# The most rows of a page: they are small,
+# and each further page costs a request, a connection and a scan.
 COMPLETIONS_MAX = 5000
 TYPES_MAX = 5000
 DAYS_MAX = 3700

@@ -114,7 +114,8 @@ class Follower:
         self.last = top
 
     def _open(self) -> None:
-        # Read before opening, so that the next call notices a file that replaces it meanwhile.
+        # The identity is read before opening,
+        # so that the next call notices a file that replaces it meanwhile.
         file = _identity(self._config.database)
         connection = opening.open_for_events(self._config)
         before, self._connection = self._connection, connection

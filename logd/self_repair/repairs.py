@@ -167,7 +167,7 @@ class SelfRepair:
     def _listen_again(self) -> None:
         assert self._replace_listener is not None
         config = self._config
-        # Checked now, not at the start,
+        # The socket is checked now, not at the start,
         # when a killed daemon's report process may still be listening.
         check_not_in_use(config.query_socket, socket.SOCK_STREAM)
         made = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)

@@ -13,7 +13,8 @@ from typing import Any
 from logd.serve.access_messages import ANSWER, pack_request
 from logd_wire.schema import Malformed
 
-# Seconds; with the report's own time less than the 2 s for which the site's pages wait.
+# Seconds to wait for the daemon: with the report's own time,
+# less than the 2 s for which pages wait.
 ACCESS_TIMEOUT_S = 1.5
 
 

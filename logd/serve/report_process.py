@@ -70,9 +70,9 @@ class ReportProcess:
                     command,
                     stdin=theirs.fileno(),
                     pass_fds=(fd,),
-                    # A group of its own, since only the daemon acts on Ctrl-C.
-                    # Not a session of its own: some kernels group processes by session,
-                    # and niceness counts only within a group.
+                    # The process has a group of its own, since only the daemon acts on Ctrl-C.
+                    # It has no session of its own, since some kernels group
+                    # processes by session, and niceness counts only within a group.
                     process_group=0,
                 )
         except OSError as error:

@@ -51,7 +51,7 @@ RUNNING_MAX = 4
 # At nice 10 this process gets a tenth of the daemon's share of the processor;
 # its priority on the disk follows from that (ioprio_set(2)).
 NICENESS = 10
-# Seconds, as long as the site's pages wait.
+# Seconds that a report may run: as long as the site's pages wait for it.
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
 
@@ -136,7 +136,7 @@ class Reporter:
         deadline_s = time.monotonic() + REPORT_TIMEOUT_S
         connection.set_progress_handler(lambda: time.monotonic() > deadline_s, PROGRESS_STEPS)
         try:
-            # Transaction: the answer and the persons in it are of the same moment.
+            # A transaction, so that the answer and the persons in it are of the same moment.
             connection.execute("BEGIN")
             answer = report.run(connection, Parameters(params))
             concerned = report.concern and report.concern(

@@ -115,8 +115,8 @@ class _Acceptor:
     def connections(self) -> Iterator[socket.socket]:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                # The flag belongs to the socket, which processes share: systemd clears it
-                # each time that it passes the socket to a service, also to logd-hold.service.
+                # The flag is set before each accept. It belongs to the socket: systemd clears
+                # it each time that it passes the socket to a service, also to logd-hold.service.
                 self._listener.setblocking(False)
                 sock, _address = self._listener.accept()
             except BlockingIOError:
@@ -153,7 +153,7 @@ class RequestServer:
         self._service = service
         self._clock_s = clock_s
         self._usage = PublishedUsage(publish, clock_s())
-        # Throttled, since a user's request may trigger a bug again and again.
+        # The log is throttled, since a user's request may trigger a bug again and again.
         self._bugs = ThrottledLog(_log, clock_s, BUG_LOG_INTERVAL_S)
         self._admission: Admission[_Peer] = Admission(seats_max, running_max)
         self._peers: dict[int, _Peer] = {}
@@ -189,8 +189,8 @@ class RequestServer:
             else:
                 self._advance(self._peers[fd], events)
         if connected:
-            # Handled last: a new connection may get the descriptor of one
-            # that was just closed, and must not be given the other's events.
+            # New connections are handled last: one may get the descriptor of a
+            # connection that was just closed, and must not be given its events.
             for sock in self._acceptor.connections():
                 self._welcome(sock)
         while self._answered:

@@ -73,7 +73,8 @@ def _serve(config: Config, lock: InstanceLock) -> None:
     query_gid(config)  # raises for a missing group here, not in the report process
     inherited = inherited_sockets()
     if config.rekeyed_file.exists():
-        # Imported here, since it imports all of `verify`, which takes a tenth of the start's time.
+        # The module is imported here, since it imports
+        # all of `verify`, a tenth of the start's time.
         from logd.maintenance.rekey import complete_rekey
 
         complete_rekey(config, key)
@@ -123,8 +124,8 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         loop.limit_wait(CHECK_INTERVAL_S)
         where = "systemd's socket" if inherited else config.socket
         _log.info("ready, pid %d, events at %s", os.getpid(), where)
-        # Present objects stay, and a batch's objects have no cycles,
-        # for which the garbage collector searched 7 % of the time.
+        # The garbage collector ignores present objects, which stay, and runs seldom:
+        # a batch's objects have no cycles, and the search for them took 7 % of the time.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         systemd.send("READY=1", wait=True)

@@ -73,7 +73,7 @@ def read_trail(config: Config, producers: Iterable[Producer], now_ns: int) -> Tr
 
 
 def _watermarks(connection: Connection, producers: Iterable[Producer]) -> dict[Producer, int]:
-    # Only of existing outboxes, since clients may have made any number of producers.
+    # Watermarks are read for existing outboxes only: clients may have made any number of producers.
     return {
         (uid, producer_id): watermark
         for uid, producer_id in producers

@@ -51,7 +51,7 @@ class DatabaseFiles:
         if missing != str(self._path):
             saved = self._checkpoint(connection)
             with contextlib.suppress(OSError):
-                # Moved away: at the next start SQLite would apply an older WAL to the database.
+                # The WAL is moved away, since SQLite would apply an older one at the next start.
                 Path(missing).rename(f"{missing}.foreign-{os.getpid()}")
             return StorageFailed(
                 f"{missing}: {happened} under the running daemon. {saved} {_OUTBOXES_KEEP} Start "

@@ -74,7 +74,7 @@ class EventTypes:
         if len(types.ids) == len(names):
             return batch, types
         less = batch.copy([])
-        # Copied, since the batch itself may be committed again.
+        # The list is copied, since the batch itself may be committed again.
         less.quarantine_entries = list(batch.quarantine_entries)
         counted: Counter[int] = Counter()
         for entry in batch.events:

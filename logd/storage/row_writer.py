@@ -10,8 +10,8 @@ from logd.storage import removal_log
 from logd.storage.batch_rows import BatchRows
 from logd.storage.database import Connection
 
-# Rows in one statement, largest first: it binds all of them and runs without the GIL.
-# With few sizes, all statements stay prepared.
+# Numbers of rows in a statement, largest first: it binds all of them
+# and runs without the GIL. With few sizes, all statements stay prepared.
 ROWS_PER_STATEMENT = (2000, 200, 20, 1)
 
 

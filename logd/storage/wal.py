@@ -16,7 +16,8 @@ CHECKPOINT_PAGES = 4000
 # The size after an administrative transaction, which must be short:
 # moving this many pages takes about as long as its own work.
 CHECKPOINT_PAGES_TRANSACT = 500
-# Short, so that the daemon notices signals while another process locks the database; callers retry.
+# The timeout is short, so that the daemon notices signals
+# while another process locks the database. Callers retry.
 BUSY_TIMEOUT_RUNNING_MS = 500
 _CHECKPOINT_TRIES = 2
 _VACUUM_COPIES = 2  # a vacuum writes two copies: one in a scratch file, one in the WAL

@@ -44,7 +44,7 @@ class DurableEvent:
         self.user: str | None = None
         self.unknown_recorded = False
         self._tell_user = tell_user
-        # A pair, so that one assignment changes both:
+        # The place is a pair, so that one assignment changes both:
         # a waiting thread reads them outside the guard.
         self._place: tuple[ConfirmationWaiters, int] | None = None
         self._label = ""
@@ -60,7 +60,8 @@ class DurableEvent:
         """Reserves outbox space for the `durable_unknown`; the event is refused without it."""
         self.release_note_space()
         if producer is not None and producer.outbox is not None:
-            # Set before the reservation is made, so that an interrupted call can still release it.
+            # The writer is set before the reservation,
+            # so that an interrupted call can still release it.
             self._reserved_in = producer.outbox.writer
             self._reserved_in.reserve(self)
 

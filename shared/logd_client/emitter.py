@@ -56,8 +56,8 @@ class Emitter:
 
         `event` is given for a durable event only.
         """
-        # Packed outside the guard: reading the caller's
-        # values may take time, and run the caller's code.
+        # The event is packed outside the guard:
+        # reading the caller's values may take time, and run the caller's code.
         try:
             payload = event_payload(
                 event_type,
@@ -90,7 +90,7 @@ class Emitter:
             detail = ""
             entered = own = False
             try:
-                # The same as `Guard.run`, repeated here to save its call.
+                # This does the same as `Guard.run`, and saves its call.
                 entered, guard.free = guard.free, False
                 if not entered:
                     continue
@@ -99,7 +99,7 @@ class Emitter:
                     producers.former.any and producers.former.is_check_due(self._monotonic_s())
                 ):
                     tracker.record_resolved()
-                # An event accepted after this line is the caller's;
+                # After this line, an accepted event is the caller's;
                 # before it, an earlier event or a note.
                 session.attempt = None
                 own = True

@@ -91,7 +91,7 @@ class FormerProducers:
     def __init__(self, end: Callable[[Producer], None], former_type: type[Former] = Former) -> None:
         self._end = end
         self._former_type = former_type
-        # Totals and producers in one tuple:
+        # Totals and producers are one tuple:
         # a signal handler that raises in between counts nothing twice.
         self._state: tuple[_Closed, tuple[Former, ...]] = (_Closed(), ())
         self._check_due_s = 0.0
@@ -206,7 +206,7 @@ class FormerProducers:
 
     def close(self, former: Former) -> None:
         """Closes a former producer, so that later confirmations of its events are not counted."""
-        # Ended before its totals are added: if a signal handler interrupts this,
+        # The producer is ended before its totals are added: if a signal handler interrupts this,
         # it is closed again later, and its numbers can still be read.
         self._end(former.producer)
         closed, kept = self._state

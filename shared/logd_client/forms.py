@@ -71,7 +71,7 @@ def _read(iterate: Callable[[], Iterable[Any]]) -> list[Any]:
 
 def _map(work: Conversion, value: Any, depth_left: int) -> Any:
     work.expect(dict.__len__(value))
-    # Not copied as a dict, which would call the keys' own `__hash__` and `__eq__`.
+    # The items are not copied to a dict, which would call the keys' own `__hash__` and `__eq__`.
     items = _read(partial(dict.items, value))
     return work.renamed([key for key, _ in items], [item for _, item in items], depth_left)
 

@@ -75,7 +75,7 @@ class Guard:
     def _start(self, generation: Generation) -> None:
         self.owner = 0  # the thread inside the guard, by `get_ident`; 0: none
         self.free = True
-        # Set last: a reset that was interrupted before this line is done again from its beginning.
+        # The generation is set last: an interrupted reset is done again from its beginning.
         self.generation = generation
         self.mark = generation.mark
 

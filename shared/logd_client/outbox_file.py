@@ -72,7 +72,7 @@ class OutboxFile:
         ring_bytes = min(max(ring_bytes, RING_BYTES_MIN), RING_BYTES_MAX) & -8
         directory_fd, path, self.uid = open_directory(socket_path, directory)
         try:
-            # Kept as an absolute path, since the process may change its working directory.
+            # The path is kept absolute, since the process may change its working directory.
             self._directory = Path(path).absolute()
             self._directory_identity = Identity.of(directory_fd)
             self._path = self._directory / outbox_name(self.uid, producer_id)
@@ -117,7 +117,8 @@ class OutboxFile:
             if not mark[0]:
                 raise Forked  # in a child: the parent holds the lock
             raise NoOutbox("another process has locked a file that was just created")
-        # Allocated, not truncated: a full tmpfs raises ENOSPC here instead of SIGBUS later.
+        # The file is allocated, not truncated:
+        # a full tmpfs raises ENOSPC here instead of SIGBUS later.
         os.posix_fallocate(self._fd, 0, length)
         os.fchmod(self._fd, 0o660)
         self._identity = Identity.of(self._fd)

@@ -59,7 +59,7 @@ def event_payload(
     ):
         event_type = plain_type(event_type)
     if user is not None and not (
-        # The result of `check_user` for most users, found without calling it.
+        # Most users are valid by this condition, which saves a call of `check_user`.
         type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable()
     ):
         user = check_user(user)
@@ -82,13 +82,13 @@ def event_payload(
             is_flat = chars <= PAYLOAD_BYTES_MAX
     if not is_flat and props is not None:
         own = plain_props(props, strict)
-    # One statement without a call, so that no other thread or
+    # This is one statement without a call, so that no other thread or
     # signal handler runs in the middle of it: see `logd_wire.forks`.
     pack, _spare_pack = _spare_pack, None
     if pack is None:
         pack = msgpack.Packer().pack
     try:
-        # The same as `wire.pack_payload`, repeated here to save a call.
+        # This does the same as `wire.pack_payload`, and saves its call.
         payload = pack((event_type, ts_ns, user, pack(own) if own else NO_PROPS))
     except (ValueError, OverflowError) as error:
         if not is_flat:

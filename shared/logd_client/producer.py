@@ -54,7 +54,8 @@ class Producer:
         self.socket: socket.socket | None = None
         self._socket_identity: Identity | None = None
         self._given_path = socket_path
-        # Kept, so that socket and outbox belong to the same daemon even if a link changes later.
+        # The located path is kept, so that socket and outbox
+        # belong to the same daemon even if a link changes later.
         self._socket_path = locate(socket_path)
         self._connect_after_s = 0.0
         self.compare_due_s = 0.0  # when `ProducerSuccession.is_intact` checks next

@@ -55,7 +55,7 @@ class ClientRefusals:
         """Reports all refusals that no former producer has reported in a new producer's outbox."""
         self._reported_before = dict(self._reported)
         self._reporter = producer
-        # A copy, since a signal handler may add a cause.
+        # The counts are copied, since a signal handler may add a cause.
         for cause in self.unreported(dict(self.by_cause)):
             self._report(cause, producer)
 
@@ -64,8 +64,8 @@ class ClientRefusals:
         # which first determines what former producers have reported.
         if producer is not None and producer is self._reporter and producer.outbox is not None:
             count = -1
-            # Repeated if a signal handler refused another event meanwhile:
-            # the higher count that it wrote must not stay overwritten by this one.
+            # This is repeated if a signal handler refused another event meanwhile:
+            # the higher count that it wrote must not stay overwritten.
             while count != self.by_cause[cause]:
                 count = self._reported[cause] = self.by_cause[cause]
                 producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))

@@ -74,7 +74,7 @@ class ProducerSession:
         # not checked before this write either: do it now.
         lost = writer.left_by_daemon if sent else not producers.is_intact(producer)
         if lost:
-            # Not sent in either case: the daemon reads this event in the outbox,
+            # The event is not sent in either case: the daemon reads it in the outbox,
             # or has retired the outbox unread and the event is written again.
             # A datagram could arrive after that and be stored twice.
             successor = producers.replace_lost(producer)

@@ -22,7 +22,8 @@ def absolute(path: str) -> str:
     if path.startswith("/"):
         return path
     with contextlib.suppress(OSError):  # the working directory was removed
-        # Not normalised, since `..` after a symbolic link leads elsewhere than in the text.
+        # The path is not normalised, since `..` after a
+        # symbolic link leads elsewhere than in the text.
         path = _if_it_fits(str(Path.cwd() / path), path)
     return path
 

@@ -42,7 +42,7 @@ class ClientStats:
         if producer is not None and producer.outbox is not None:
             writer = producer.outbox.writer
             rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
-            # The average size of an event in this outbox, which is where the room is.
+            # The average size is that of the events in this outbox, which is where the room is.
             event_bytes = writer.bytes_written / max(writer.written, 1)
             former_bytes = producers.former.ring_bytes(producer)
             room_bytes = writer.room_bytes + producers.growth.room_bytes(

@@ -62,7 +62,8 @@ class ProducerSuccession:
         self.former = FormerProducers(self._close_former, self._environment.former_type)
         self.growth = Growth(self.settings.outbox_bytes)
         self._waiters: dict[Producer, ConfirmationWaiters] = {}
-        # Weak references, so that a call interrupted by a signal handler leaves no event behind.
+        # The references are weak, so that a call interrupted
+        # by a signal handler leaves no event behind.
         self.awaited: WeakSet[DurableEvent] = WeakSet()
         self._refused_outboxes = 0
 
@@ -182,7 +183,8 @@ class ProducerSuccession:
         """Makes `successor` the current producer, and ends the former one but keeps its counts."""
         if not (producer.mark[0] and successor.mark[0]):
             raise Forked
-        # Added before it is replaced: if a signal handler raises in between, it is counted once.
+        # The former producer is added before it is replaced:
+        # if a signal handler raises in between, it is counted once.
         self.former.add(producer, self._monotonic_s(), outgrown=outgrown)
         if not producer.mark[0]:
             raise Forked

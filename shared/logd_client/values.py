@@ -141,9 +141,10 @@ class Conversion:
         before, count = self.left, len(given)
         if count > before:
             self.charge(count)
-        # Copied, since another thread may be changing the original.
+        # The dict is copied, since another thread may be changing it.
         own = given.copy()
-        # Charged before the items, so that a map that contains itself reaches the limit.
+        # The items are charged before they are converted,
+        # so that a map that contains itself reaches the limit.
         self.left -= CONTAINER_COST + count
         key, chars = None, 0
         try:

@@ -82,11 +82,12 @@ class ConfirmationWaiters:
         """
         if self.confirmed() >= sequence:
             return True
-        # Written as "not ... >" so that nan counts as past.
+        # The condition is written as "not ... >", so that nan counts as past.
         if self.producer.outbox is None or not deadline_s > time.monotonic():
             return False
         me = _Waiter(sequence)
-        # Queued before the first poll, so that a confirmation after that poll wakes this thread.
+        # The thread is queued before its first poll,
+        # so that a confirmation after that poll wakes it.
         self._waiting[me] = None
         try:
             return self._wait(me, deadline_s)

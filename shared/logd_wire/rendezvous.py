@@ -166,7 +166,7 @@ def read_rendezvous(socket_path: str) -> Rendezvous:
 def _read_small(path: str, dir_fd: int | None = None) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        # pread, since a child forked in the middle of this shares the descriptor's file position.
+        # pread is used, since a child forked in the middle of this shares the file position.
         return os.pread(fd, RENDEZVOUS_BYTES_MAX, 0).decode("utf-8", "replace")
     except OSError as error:
         # A pipe in place of the file is not read, since that could block.
@@ -253,7 +253,8 @@ def make_directory(path: str, token: str | None, mode: int) -> str:
     fd = _open_ours(path)
     try:
         token = token or _read_token(TOKEN_NAME, dir_fd=fd) or new_token()
-        # Written first: once others may make files in the directory, they could take the name.
+        # The token is written first: once others may make
+        # files in the directory, they could take its name.
         _put(TOKEN_NAME, token + "\n", dir_fd=fd)
         if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
             os.fchmod(fd, mode)

@@ -46,7 +46,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A character takes at most four bytes, so a user of this length is valid without encoding it.
 USER_CHARS_SURE = USER_BYTES_MAX // 4
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-# Read the attributes of `type` itself, without running code of a metaclass.
+# These read the attributes of `type` itself, without running code of a metaclass.
 _type_module = type.__dict__["__module__"].__get__
 _type_qualname = type.__dict__["__qualname__"].__get__
 # Valid types that were found, so that each is checked once, and how many are kept at most.
@@ -105,7 +105,8 @@ def check_event_type(event_type: object, internal: Container[str] = ()) -> str:
             return event_type
         raise Reserved(f"event type {event_type}: reserved for logd itself")
     if len(_known_types) >= _KNOWN_TYPES_MAX:
-        # Emptied, so that a client that invents types does not keep the real ones out for ever.
+        # The set is emptied, so that a client that invents
+        # types does not keep the real ones out for ever.
         _known_types.clear()
     _known_types.add(event_type)
     return event_type
@@ -157,7 +158,7 @@ def check_stored_user(user: object) -> str | None:
     text = str.__str__(user)
     if not text:
         raise Malformed("user: an empty text; expected a non-empty one, a whole number or None")
-    # Checked before it is encoded, since the text may be of any length.
+    # The length is checked before the text is encoded, since it may be of any length.
     if len(text) > USER_BYTES_MAX:
         raise Malformed(f"user: {len(text)} characters, over the limit of {USER_BYTES_MAX} bytes")
     if len(text) > USER_CHARS_SURE:

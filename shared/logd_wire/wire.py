@@ -45,7 +45,8 @@ LENGTH_CRC = struct.Struct("<II")
 _pack_sequence, _pack_record_head = SEQUENCE.pack, RECORD_HEAD.pack
 
 RECORD_BYTES_MAX = RECORD_HEAD.size + PAYLOAD_BYTES_MAX
-# Below the default SO_SNDBUF of 212,992 less its overhead; a larger send fails with EMSGSIZE.
+# The largest datagram: below the default SO_SNDBUF of 212,992
+# less its overhead, past which a send fails with EMSGSIZE.
 DATAGRAM_BYTES_MAX = 128 * 1024
 # SQLite keeps a sequence as a signed 64-bit number.
 SEQUENCE_MAX = INT64_MAX

@@ -20,7 +20,7 @@ from webapp.demo.history import History, generate
 from webapp.demo.school import DEMO_ACCOUNTS, PEOPLE
 from webapp.demo.visits import Event
 
-# Large enough for the whole history, so that it can be logged before logd is started.
+# The outbox is large enough for the whole history, so that it can be logged before logd is started.
 OUTBOX_BYTES = 32 * 1024 * 1024
 RETRY_INTERVAL_S = 0.005
 STALLED_AFTER_S = 30.0

@@ -21,7 +21,7 @@ from webapp.run.supervisor import Supervisor
 
 
 def _demo_accounts() -> list[tuple[str, str, str]]:
-    # Imported once the site answers, since the import takes a while.
+    # The accounts are imported once the site answers, since the import takes a while.
     from webapp.demo.school import DEMO_ACCOUNTS
 
     return [(account.role, account.username, account.password) for account in DEMO_ACCOUNTS]

@@ -107,7 +107,7 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         logd_init=(logd, "init", str(var / "logd")),
         logd_run=(logd, "run", *config),
         logd_status=(logd, "status", *config, "--json"),
-        # Without the accounts, which are printed once, when the site answers.
+        # The accounts are left out here: they are printed once, when the site answers.
         seed=(python, "-m", "flask", "--app", "webapp", "seed", "--demo", "--no-accounts"),
         site=(
             *(python, "-m", "gunicorn", "--config", "python:webapp.classroom.gunicorn_conf"),

@@ -49,7 +49,8 @@ def take_directory(plan: Plan) -> IO[str]:
 def check_port(port: int) -> None:
     """Raises RunError if the site could not listen on the port."""
     with socket.socket() as sock:
-        # Set as gunicorn sets it: a port whose last connections are in TIME_WAIT can be used.
+        # The option is set as gunicorn sets it:
+        # a port whose last connections are in TIME_WAIT can be used.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((HOST, port))

@@ -22,7 +22,8 @@ LINES_KEPT = 20
 READ_REST_TIMEOUT_S = 1.0
 
 _PR_SET_PDEATHSIG = 1
-# Looked up before any fork, since a child may do almost nothing between fork and exec.
+# The function is looked up before any fork,
+# since a child may do almost nothing between fork and exec.
 _prctl = ctypes.CDLL(None).prctl
 
 

@@ -145,7 +145,7 @@ class Supervisor:
             return
         self._print("First run: loading 60 days of demo history through logd.")
         env = self._plan.site_environment(os.environ)
-        # Its stdout is inherited, since the progress bar needs the terminal.
+        # The child inherits stdout, since its progress bar needs the terminal.
         seed = self._seed = self._start("seed", self._plan.seed, env, lines=False)
         while True:
             event = self._next_event()

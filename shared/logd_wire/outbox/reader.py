@@ -91,7 +91,8 @@ def read_records(
                     break  # the record is larger than the first, small piece
                 page.damage = str(error)
                 return page
-            # Not skipped, even if it is an earlier record: a ring full of those would never end.
+            # The record is not skipped, even if it is an earlier one:
+            # a ring full of those would never end.
             page.damage = f"another record: {after + 1} expected, {sequence} found"
             return page
         piece_bytes = READ_BYTES_MAX
@@ -126,7 +127,8 @@ class RecordSearch:
         """
         start = self._offset
         length = aligned(min(bytes_max, READ_BYTES_MAX, self._ring_bytes - start))
-        # A whole record more than the part searched; past the ring's end it continues at its start.
+        # The piece has a whole record more than the part searched;
+        # past the ring's end it continues at its start.
         with_record = length + aligned(RECORD_BYTES_MAX)
         piece = read_ring(self._read_at, self._ring_bytes, start, with_record)
         if len(piece) < with_record:

@@ -54,11 +54,11 @@ class OutboxWriter:
         self._ring = buffer[HEADER_BYTES:]
         self._ring_bytes = ring_bytes
         self._seed = producer_seed(producer_id)
-        # Sequence and position in one tuple, so that one assignment changes both.
+        # Sequence and position are one tuple, so that one assignment changes both.
         self._tail = (0, 0)
         self._mark = mark
-        # Weak references, so that a reservation ends with its holder,
-        # however the holder's call ends.
+        # The references are weak, so that a reservation ends
+        # with its holder, however the holder's call ends.
         self._reservations: WeakSet[Any] = WeakSet()
         # The sequence that `append` was last about to write.
         # A caller sets it to 0 before `append`; if `append` is interrupted,
@@ -81,7 +81,7 @@ class OutboxWriter:
             # A signal handler raised after the sequence was stored and before the tail was updated.
             sequence, position = self._tail = self._tail_from_ring(sequence, position)
         sequence += 1
-        # The same as `encode_record`, repeated here to save a call.
+        # This does the same as `encode_record`, and saves its call.
         body = _pack_sequence(sequence) + payload
         record = _pack_length_crc(len(payload), crc32(body, self._seed)) + body
         length = len(record)

@@ -15,7 +15,8 @@ from enum import StrEnum
 
 NUMBER_CHARS_MAX = 40
 
-# Either decimal mark and an exponent, but no thousands separators: "1,234" would be ambiguous.
+# A number has either decimal mark and may have an exponent,
+# but no thousands separators: "1,234" would be ambiguous.
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -86,7 +87,8 @@ def mark(question: Question, answer: Sequence[str]) -> Mark:
         number = parse_number(answer[0] if answer else "")
         if number is None:
             return Mark(0.0, answered=False)
-        # Slightly more than the tolerance, so that 0.3 is within 0.1 of 0.2 as binary numbers, too.
+        # The range is slightly larger than the tolerance,
+        # so that 0.3 is within 0.1 of 0.2 as binary numbers, too.
         slack = question.tolerance + 1e-9 * max(1.0, abs(question.value))
         return Mark(float(abs(number - question.value) <= slack), answered=True)
     chosen = parse_options(question, answer)

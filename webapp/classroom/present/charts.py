@@ -22,7 +22,7 @@ WIDE = (760, 300)
 NARROW = (420, 340)
 # The most labelled lines on the value axis.
 STEPS_MAX = 5
-# If there are more bars, the values printed on them overlap.
+# The most bars with values printed on them: the values of more bars would overlap.
 BARS_WITH_VALUES_MAX = 14
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"

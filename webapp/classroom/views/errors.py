@@ -56,7 +56,7 @@ CSRF_TEXT = ErrorText(
 def init_app(app: Flask) -> None:
     app.register_error_handler(CSRFError, _csrf_failed)
     app.register_error_handler(HTTPException, _http_error)
-    # Called for an unhandled exception, after Flask has logged it.
+    # This handler is called for an unhandled exception, after Flask has logged it.
     app.register_error_handler(500, _server_error)
 
 
