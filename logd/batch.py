@@ -195,7 +195,7 @@ class Batch:
         return len(self.events) + len(self.quarantine_entries) + len(self.losses)
 
     def capacity(self, at_least: int | None = None) -> Capacity:
-        """Returns how much more the batch takes: at least the fraction `at_least` of its bounds."""
+        """Returns the capacity that is left; with `at_least` N no less than 1/N of the bounds."""
         events, size = self._events_max - self.entries, self._bytes_max - self.bytes
         if at_least is not None:
             events = max(events, self._events_max // at_least, 1)
@@ -203,7 +203,7 @@ class Batch:
         return Capacity(max(0, events), max(0, size))
 
     def is_filled_to(self, part: float) -> bool:
-        """Returns whether that fraction of the batch's events or bytes is taken."""
+        """Returns whether the given fraction of the batch's events or bytes is taken."""
         return self.entries >= part * self._events_max or self.bytes >= part * self._bytes_max
 
     @property

@@ -33,7 +33,7 @@ EARLIEST_NS = 1_735_689_600 * SECOND_NS
 
 @dataclass(frozen=True)
 class Reading:
-    """The clocks at one moment. `synchronised` is None if that cannot be read."""
+    """A reading of the clocks at one moment. `synchronised` is None if that cannot be read."""
 
     wall_ns: int
     boot_id: str

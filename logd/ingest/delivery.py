@@ -39,7 +39,7 @@ QUEUE_DEPTH_MIN = 10
 
 
 class Delivery(Generic[AnOutbox]):
-    """One instance's producers, their outboxes and the batch at hand.
+    """The delivery core of one instance: its producers, their outboxes and the current batch.
 
     `clock_ns` is the wall clock; nothing is ordered by it. `monotonic_s` is the clock that
     producers read as well. At most `open_max` outboxes are held open at a time. `own_uid` is the

@@ -36,7 +36,7 @@ class EndedProducers:
         self._unfinished = unfinished
 
     def record_ended(self) -> None:
-        """Records as lost what producers without an outbox have not sent.
+        """Records as lost the events that producers without an outbox have not sent.
 
         Call it only when the datagrams queued at the start have been taken. Farewells among them
         state the same losses with their numbers, which would then be recorded twice.

@@ -1,4 +1,4 @@
-"""Counts what is received and ignored, by sender. Pure.
+"""Counts input that is received and ignored, by sender. Pure.
 
 A duplicate, a redundant farewell or a record that is read from an outbox instead leaves no row
 anywhere. The counts here show the sender of a flood of them in `logd status`.

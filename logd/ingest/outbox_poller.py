@@ -1,4 +1,4 @@
-"""Reads the outboxes that are ahead of the batch, and finds out which producers have died."""
+"""Reads outboxes that hold events not yet in the batch, and finds producers that have died."""
 
 from __future__ import annotations
 

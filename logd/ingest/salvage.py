@@ -17,7 +17,7 @@ from logd_wire.outbox.reader import read_records
 
 
 def begin_salvage(producer: Producer, outbox: Outbox, reason: str) -> None:
-    """Marks an outbox as unusable, so that its producer notices and soon writes elsewhere."""
+    """Marks an outbox as unusable, so that its producer soon continues in another one."""
     if outbox.unusable is None:
         outbox.unusable = reason
         outbox.header = replace(outbox.header, written=_last_written(producer, outbox))

@@ -1,4 +1,4 @@
-"""Lists what is in quarantine, entry by entry or by reason and sender.
+"""Lists the entries in quarantine, one by one or by reason and sender.
 
 A reason may quote the sender's data after a colon; the text before it is the daemon's. An excerpt
 has the first bytes that were received. Both are printed without control characters.

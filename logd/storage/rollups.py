@@ -134,7 +134,7 @@ def by_time(connection: Connection) -> bool:
 
 
 def add_functions(connection: Connection) -> None:
-    """Adds the functions with which the migration "latest in time" reads events' properties."""
+    """Adds the SQL functions with which the migration "latest in time" reads properties."""
 
     @lru_cache(maxsize=1)  # cached, since both functions are called for the same event
     def parts(event_type: str, props: bytes) -> tuple[str | None, float | None, int]:

@@ -48,7 +48,7 @@ def _most(outbox_bytes: int) -> int:
 
 
 class Growth:
-    """Keeps track of how much larger rings of a client may be, and when to try for one again."""
+    """Keeps track of the size that further rings of a client may have, and of failed attempts."""
 
     def __init__(self, outbox_bytes: int) -> None:
         self._outbox_bytes = outbox_bytes
@@ -72,7 +72,7 @@ class Growth:
         return 0 if self.problem else self.left_bytes(ring_bytes, former_bytes)
 
     def failed(self, problem: str, now_s: float) -> None:
-        """Records that no larger ring could be had, and postpones the next attempt."""
+        """Records that no larger ring could be made, and postpones the next attempt."""
         self.problem, self._retry_after_s = problem, now_s + RETRY_INTERVAL_S
 
     def succeeded(self) -> None:

@@ -44,7 +44,7 @@ class GuardedPart(Protocol):
 
 
 class GuardedProducers(GuardedPart, Protocol):
-    """The part that holds descriptors and mappings of its process."""
+    """The guarded part that has descriptors and mappings of its process."""
 
     def release_inherited(self) -> None:
         """Closes descriptors and mappings that this process inherited from its parent."""

@@ -1,4 +1,4 @@
-"""Explains why a datagram was not sent, an outbox cannot be had, or a report was not answered.
+"""Explains why a datagram was not sent, an outbox not made, or a report not answered.
 
 One sentence for each error number, which says what to fix.
 """
