@@ -44,8 +44,7 @@ class _Group(Group):
             result = super().invoke(context)
             sys.stdout.flush()
         except click.UsageError as error:
-            # click prints this message, which quotes the command line,
-            # so escape what is not printable.
+            # It quotes the command line, and click prints it.
             error.message = printable(error.message)  # type: ignore[misc] # final
             raise
         except click.exceptions.Exit:
@@ -55,7 +54,7 @@ class _Group(Group):
         except click.Abort:
             fail("not confirmed, so nothing was done", EXIT_INTERRUPTED)
         except BrokenPipeError:
-            sys.exit(0)  # stdout was closed by its reader (`logd query | head`)
+            sys.exit(0)  # the reader of stdout has closed it (`logd query | head`)
         except Exception as error:  # noqa: BLE001 - reported, with another code than 1
             fail(*_described(error, context.obj))
         return result

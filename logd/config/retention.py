@@ -29,5 +29,5 @@ def parse_period(value: object) -> int:
 
 
 def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns for each type the time before which its events are past their retention period."""
+    """Returns for each type the time before which its events are past their period."""
     return {event_type: max(0, now_ns - period_ns) for event_type, period_ns in retention.items()}

@@ -201,7 +201,7 @@ def _check_anchor_file(config: Config, text: str) -> None:
     """Raises ConfigError if anchors would be appended to a file that has another use."""
     path, database = config.anchor_file, config.database
     others = {config.path, config.key_file, config.socket, config.query_socket, config.metrics}
-    # The database's files (WAL, copies) have names that begin with its own.
+    # The database's own files begin with its name.
     beside = path and path.parent == database.parent and path.name.startswith(database.name)
     if path is not None and (path in others or beside):
         where = f"{config.path}, line {_line_of(text, 'anchor_file')}"

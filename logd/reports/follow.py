@@ -162,7 +162,7 @@ def _last_batch(connection: Connection) -> int:
 
 
 def _batch(connection: Connection, batch: int) -> tuple[int, bytes] | None:
-    """Returns the id of the last event of the batch with that number, and the batch's hash."""
+    """Returns the id of the batch's last event, and its hash."""
     row: tuple[int, bytes] | None = connection.execute(
         "SELECT first_event + events - 1, hash FROM batch WHERE id = ?", (batch,)
     ).fetchone()

@@ -84,7 +84,7 @@ def counted_by_subject(
                 "SELECT user FROM rollup_subject"
                 " WHERE type = (SELECT id FROM event_type WHERE name = ?) AND subject = ?"
                 " AND last_value IS NOT NULL LIMIT ?",
-                # A page may end within a subject. PERSONS_MIN - 1 users are listed at most.
+                # A page may end within a subject: of one with many users no more are listed.
                 (params.get("type", SCORE_TYPE), subject, PERSONS_MIN - 1),
             )
             found.update(user for (user,) in rows)

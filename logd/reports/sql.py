@@ -21,9 +21,8 @@ def fetch_rows(connection: Connection, sql: str, values: list[Any]) -> list[Row]
 def page(
     connection: Connection, sql: str, values: list[Any], *, after: int, rows_max: int
 ) -> Answer:
-    """Returns the rows of a SELECT after the first `after` ones, at most `rows_max`.
-
-    There are fewer if they are long. The answer's `next` continues the page.
+    """Returns the rows of a SELECT from number `after` on: at most `rows_max`, and fewer if they
+    are long; `next` of the answer continues it.
     """
     cursor = connection.execute(f"{sql} LIMIT -1 OFFSET ?", [*values, after])
     names = [column[0] for column in cursor.description]

@@ -1,4 +1,4 @@
-"""Logs anchors: where the hash chain ends, so that a later change of the database is noticed."""
+"""Logs where the hash chain ends, so that a later change of the database can be shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = logging.getLogger("logd")
 class AnchorLog:
     """Writes an anchor of the trail to the log, and to a file, once in `anchor_interval_s`.
 
-    Whoever has the database's key cannot change anchors that are in the log already.
+    Whoever has the database's key cannot change what the log has already.
     """
 
     def __init__(

@@ -192,7 +192,7 @@ class EventLoop:
             self._worked_s = self._monotonic_s()
 
     def write_anchor(self, *, now: bool = False) -> None:
-        """Writes an anchor to the log if one is due; with `now`, if the head has moved."""
+        """Writes an anchor to the log if one is due; with `now` if the head has moved."""
         self._anchors.write(self._store.head, self._monotonic_s(), now=now)
 
     def wait(self, timeout_s: float | None) -> set[int]:

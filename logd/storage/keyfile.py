@@ -1,4 +1,4 @@
-"""The database's key: 256 random bits as 64 hexadecimal digits, in a file private to its owner.
+"""The database's key: 256 random bits as 64 hexadecimal digits, in a file only its owner can read.
 
 A service manager may pass it as a credential of the same name instead (systemd.exec(5),
 LoadCredential=): then the file need not exist, nor be readable by the service's user.

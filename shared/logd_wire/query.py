@@ -61,7 +61,7 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True)
 class Answer:
-    """The rows of one page, and the key to request the next page with: None after the last page."""
+    """The rows of one page, and the key to request the next one with (None: this was the last)."""
 
     rows: list[Row] = field(default_factory=list)
     next: int | None = None

@@ -33,7 +33,7 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         "CLASSROOM_DIR": environ.get("CLASSROOM_DIR", INSTANCE_DIRECTORY),
         "CLASSROOM_PROXIES": proxies_in_front(environ.get("CLASSROOM_PROXIES", "0")),
         "ACTIVITY_LOG_SOCKET": environ.get("ACTIVITY_LOG_SOCKET", str(logd / "logd.sock")),
-        # A quiz's page waits until its event is stored, or warns that it may not be in the record.
+        # Quizzes count: the page waits until the event is stored, or says that it may not be.
         "ACTIVITY_LOG_DURABLE": ("quiz_submitted",),
         "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 2.0,
         "ACTIVITY_LOG_DURABLE_UNKNOWN": "tell_user",

@@ -54,7 +54,7 @@ class LoginThrottle:
         MovingWindowRateLimiter(self.storage).hit(self.per_address, address)
 
     def succeeded(self, login: str, address: str) -> None:
-        """Resets the account's limit, since its owner made the failed attempts."""
+        """Resets the account's limit: the failed attempts were its owner's."""
         MovingWindowRateLimiter(self.storage).clear(self.per_account, _account_key(login), address)
 
     def _wait_s(self, limiter: MovingWindowRateLimiter, item: RateLimitItem, *key: str) -> int:

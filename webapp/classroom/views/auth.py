@@ -58,9 +58,9 @@ def login() -> ResponseReturnValue:
     )
     if user is None or not right:
         throttle.failed(address)
-        # The event never has the login typed, which may be a password in the wrong field.
+        # Never what was typed: it may be a password in the wrong field.
         activity.log("login_failed", user=None if user is None else user.key)
-        # The message is the same in both cases, so that it does not disclose which logins exist.
+        # One message for both cases, so that it does not disclose which logins exist.
         form.password.errors = ["The login name or the password is wrong."]
         return render_template("login.html", form=form)
 

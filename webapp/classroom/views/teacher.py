@@ -84,7 +84,7 @@ def timeline(user_id: int) -> str:
 
 
 def _is_echo(event: Event) -> bool:
-    """Returns whether the event is the page view of a form, which has an event of its own."""
+    """Returns whether the event is the page view of a sent form, whose effect is another event."""
     return event.type == "page_view" and event.props.get("method") == "POST"
 
 
