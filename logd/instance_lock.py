@@ -39,7 +39,7 @@ _READ_TRIES = 3
 
 @dataclass(frozen=True)
 class Page:
-    """The first page. `made` is true once a database was created for this instance."""
+    """The first page of the lock file. `made` is true once a database was created."""
 
     pid: int = 0
     made: bool = False
@@ -138,12 +138,12 @@ class InstanceLock:
             liveness.acquire(self._fd)
 
     def close(self) -> None:
-        """Releases the lock."""
+        """Releases the instance's lock."""
         os.close(self._fd)
 
     @property
     def page(self) -> Page:
-        """The first page, as it was last written."""
+        """The first page of the lock file, as it was last written."""
         return self._page
 
     @property
@@ -168,7 +168,7 @@ class InstanceLock:
         self._write(Page(self._page.pid, self._page.made, trouble, since_ns))
 
     def publish_stats(self, figures: RuntimeStats) -> None:
-        """Publishes runtime statistics."""
+        """Publishes runtime statistics in the lock file."""
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, _encode(asdict(figures)), PAGE_BYTES)
 

@@ -104,7 +104,8 @@ class StatsRecorder:
         self._lost = 0
         self._commit_s = self._commit_last_s = self._commit_longest_s = 0.0
         self._commit_counts = [0] * (len(COMMIT_BOUNDS_S) + 1)
-        # A sample a second for the longest rate, with the events stored up to then, and one more.
+        # One sample a second for the period of the longest rate,
+        # and one more: (time, events stored).
         self._samples: deque[tuple[float, int]] = deque(maxlen=int(FIVE_MINUTES_S) + 1)
 
     def record_commit(self, events: int, lost: int, duration_s: float) -> None:

@@ -22,7 +22,7 @@ OUTBOXES_PART = 4
 # On a disk that takes 80 ms a flush, a backlog is stored at 400 events a flush.
 SHARED_EVENTS_MAX = 400
 SHARED_BYTES_MAX = 1024 * 1024
-# The most outboxes a step reads then: reading and confirming one takes as long as ten events.
+# The most outboxes that such a step reads: reading and confirming one takes as long as ten events.
 SHARED_OUTBOXES_MAX = 40
 
 T = TypeVar("T")

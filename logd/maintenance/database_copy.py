@@ -160,7 +160,7 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
             raise NotWhole(f"{path}: not whole: {found}{f'; and {more} more' * (more > 0)}")
         return Checked(head, stored_ns, database_bytes(connection))
     except (DatabaseError, NotChecked) as error:
-        stop.check()  # the error may be a statement that a signal has interrupted
+        stop.check()  # a signal may have interrupted the statement
         raise (error if isinstance(error, NotChecked) else translate(error, path)) from error
     finally:
         connection.close()

@@ -140,7 +140,7 @@ class _Type:
         return self._past[block]
 
     def goes(self, event_id: int, ts_ns: int) -> bool:
-        """Returns whether an event is removed."""
+        """Returns whether an event is to be removed, given its id and its own time."""
         past = self.past(event_id >> BLOCK_BITS)
         if past in (ALL, NONE):
             return past == ALL

@@ -14,7 +14,7 @@ from logd_wire.query import Answer
 
 @dataclass(frozen=True)
 class Report:
-    """A report.
+    """A report that clients can request by name: the function that answers it, and its `concern`.
 
     Each reading of a report with a `concern` is recorded as an event, with the persons.
 

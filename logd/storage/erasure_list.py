@@ -56,7 +56,7 @@ class ErasureList:
         for token, until_ns in entries.items():
             if until_ns > self.entries.get(token, -1):
                 self.entries[token] = until_ns
-                self._numbers.pop(token, None)  # an entry from a file has no forget with boundaries
+                self._numbers.pop(token, None)  # an entry from a file has no boundaries
         self._update_newest()
 
     def _update_newest(self) -> None:

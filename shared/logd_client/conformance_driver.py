@@ -32,7 +32,7 @@ class Unsupported(Exception):
 
 
 class ConformanceDriver:
-    """One client, and a method for each command."""
+    """Runs one client for `logd conformance`, with a method for each command."""
 
     def __init__(self) -> None:
         self.client: Client | None = None

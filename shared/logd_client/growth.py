@@ -76,5 +76,5 @@ class Growth:
         self.problem, self._retry_after_s = problem, now_s + RETRY_INTERVAL_S
 
     def succeeded(self) -> None:
-        """Records that there is a larger ring now."""
+        """Records that a larger ring was made."""
         self.problem, self._retry_after_s = "", float("-inf")

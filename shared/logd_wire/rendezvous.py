@@ -136,7 +136,7 @@ def uid_for_daemon(rendezvous: Rendezvous, owner: int) -> int:
 
 
 def read_rendezvous(socket_path: str) -> Rendezvous:
-    """Reads the file that the daemon of that socket has written.
+    """Reads the rendezvous file of the daemon at `socket_path`.
 
     Raises NoOutbox if it cannot be read.
     """

@@ -23,7 +23,7 @@ from logd_wire.wire import (
 # The first piece is smaller, since often a single event is read.
 READ_BYTES_FIRST = 16 * 1024
 READ_BYTES_MAX = 1024 * 1024
-# The least that the check of a possible record counts for: in bytes of CRC, and of those searched.
+# The least cost of checking a possible record: in bytes of CRC, and in bytes searched.
 CHECK_BYTES_MIN = 1024
 CHECK_COST_BYTES = 128
 

@@ -163,7 +163,7 @@ class OutboxWriter:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes that the daemon has not confirmed."""
+        """Bytes of the ring that the daemon has not confirmed."""
         return max(0, int(self._tail[1] - self._words[WORD_CONFIRMED_POSITION]))
 
     def suppresses_wakeups(self, now_ns: int) -> bool:
