@@ -54,7 +54,8 @@ def replace_file(path: Path, data: bytes, owner: os.stat_result) -> None:
 
     If root calls it, the file gets the user and group of `owner`.
     """
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # created with mode 0600
+    # `mkstemp` creates the file with mode 0600.
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with open(fd, "wb") as file:
             if os.geteuid() == 0:

@@ -118,7 +118,8 @@ class Batch:
         self.events: list[tuple[Producer, int, Event]] = []
         self.losses: list[Loss] = []
         self.quarantine_entries: list[QuarantineEntry] = []
-        # A dict used as a set, since its order is that of arrival: a simulation must be repeatable.
+        # This is a dict used as a set, since its order is that of arrival:
+        # a simulation must be repeatable.
         self.producers: dict[Producer, None] = {}
         self.duplicates = 0
         self.awaited: set[int] = set()  # users with a caller who waits for the commit

@@ -39,7 +39,7 @@ class Measured:
     rounds: int
     phases_ns: dict[str, float]
     open_cpu_ns: float
-    totals_ns: list[int]  # of each round
+    totals_ns: list[int]  # the total time of each round
     flushes: int | None  # None without the shim that counts flushes
     sums: Sums
 

@@ -107,7 +107,7 @@ class Peer:
     pid: int | None = None  # process id of the receiver, if it is another process
     control: Control | None = None
     wake_up: Callable[[], None] = field(default=lambda: None)
-    wait: Callable[[], bool] | None = None  # waits until all events are stored
+    wait: Callable[[], bool] | None = None  # the driver waits until all events are stored
     stats: Callable[[], Mapping[str, Any]] | None = None
     close: Callable[[], None] = field(default=lambda: None)
 

@@ -21,7 +21,7 @@ _UNITS = ("_ns", "_us", "_ms", "_s", "_bytes", "_mib")
 # The fields that are equal for the same machine.
 _SAME = ("cores", "cpu", "kernel", "file_system", "python", "sqlcipher")
 
-Baseline = dict[str, dict[str, Any]]  # by part; a long run's key ends in "-long"
+Baseline = dict[str, dict[str, Any]]  # the results by part; a long run's key ends in "-long"
 
 
 class Unreadable(Exception):

@@ -38,9 +38,9 @@ class Load:
     """How many emitters emit how many events; `rate` is events/s of all together, 0 is flat out."""
 
     emitters: int
-    events: int  # of all emitters together
+    events: int  # the number of events of all emitters together
     rate: int = 0
-    outbox_bytes: int = OUTBOX_BYTES  # of each emitter
+    outbox_bytes: int = OUTBOX_BYTES  # the bytes of each emitter's outbox
     refused_wait_s: float = REFUSED_WAIT_S
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ COLOURS = (
     ("#2f5fd0", "#d98324", "#2f8f5b", "#8a5bc7", "#b8434e", "#5b6675", "#1f9aa8", "#a38a1c")
 )  # fmt: skip
 WIDTH = 900
-LEGENDS_MAX = 8  # in one row, with short names
+LEGENDS_MAX = 8  # as many as fit in one row, with short names
 # A piece of a stacked bar has text only if it is at least this share of the longest bar.
 _TEXT_SHARE_MIN = 0.035
 _STYLE = {
@@ -49,7 +49,7 @@ class Bar:
 
     value: float
     text: str = ""
-    colour: str | None = None  # in place of the colour of the series
+    colour: str | None = None  # the colour in place of that of the series
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class Running:
     """A running Python process of this project, started with `arguments`."""
 
     def __init__(self, name: str, arguments: Sequence[str], extra: Mapping[str, str]) -> None:
-        # With the modules of this checkout, and without settings from the caller's environment.
+        # The process uses the modules of this checkout,
+        # and no settings of the caller's environment.
         env = {**os.environ, "PYTHONPATH": PYTHONPATH, **extra}
         env.pop("GUNICORN_CMD_ARGS", None)
         self.name = name

@@ -40,7 +40,7 @@ def prepare(directory: Path, socket: Path | None) -> Student:
     }
     if socket is not None:
         settings["ACTIVITY_LOG_SOCKET"] = str(socket)
-    # Without logging while it is filled, so that only page views are logged.
+    # Logging is off while the site is filled, so that only page views are logged.
     app = create_app({**settings, "ACTIVITY_LOG_ENABLED": False})
     with app.app_context():
         db = get_db()

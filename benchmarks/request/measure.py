@@ -31,7 +31,7 @@ THROUGHPUT_ROUNDS_LONG = 60
 # The scale of the picture in powers of ten of a nanosecond: 100 ns to 10 s, with room for figures.
 PLOT_POWERS = range(2, 11)
 
-Rows = Mapping[str, Measured]  # by way
+Rows = Mapping[str, Measured]  # the measurements by way
 
 
 @contextlib.contextmanager

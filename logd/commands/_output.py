@@ -29,10 +29,10 @@ def fail(message: str, exit_code: int) -> NoReturn:
 
 
 def print_traceback(error: Exception) -> None:
-    """Prints the traceback of an internal error, where people look for one.
+    """Prints the traceback of an internal error, if it was asked for or goes to the journal.
 
-    In the journal that is at the lowest level; elsewhere it needs LOGD_TRACEBACK in the
-    environment.
+    In the journal the traceback is at the lowest level; elsewhere it is printed if LOGD_TRACEBACK
+    is set in the environment.
     """
     journal = log_format.reads_stderr()
     if journal or os.environ.get("LOGD_TRACEBACK"):

@@ -37,8 +37,8 @@ class Driver:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 umask=_UMASK,
-                # A new session: a terminal's Ctrl-C then reaches
-                # this process alone, which ends the driver.
+                # The driver gets a new session: a terminal's Ctrl-C
+                # then reaches this process alone, which ends the driver.
                 start_new_session=True,
             )
         except OSError as error:

@@ -58,8 +58,8 @@ class TemporaryDaemon:
         # Run the same code as this process,
         # not an installed package or one in the working directory.
         command = [sys.executable, "-P", "-m", "logd", "run", "--config", str(self.config.path)]
-        # Without systemd's variables, since the daemon
-        # must not notify this process's service manager.
+        # The daemon starts without systemd's variables,
+        # since it must not notify this process's service manager.
         kept = {name: value for name, value in os.environ.items() if name not in _SYSTEMD}
         path = os.pathsep.join(filter(None, (*_CODE, kept.get("PYTHONPATH"))))
         with self._log.open("wb") as log:

@@ -1,6 +1,7 @@
-"""One open outbox file: read, confirmed, retired or given up. Never mapped, never locked.
+"""Reads one open outbox file, and writes the daemon's words in its header.
 
-If the file were mapped, a producer that shortens it would kill the daemon.
+The file is neither mapped nor locked. If it were mapped, a producer that shortens it would kill the
+daemon.
 """
 
 from __future__ import annotations

@@ -213,8 +213,8 @@ class OutboxDirectory:
             return self._open(name, uid, producer_id, self._access)
         except WireError as error:
             error.uid = identity.uid
-            # The identity is read after the refusal, which has changed the file.
-            # With the one before, the file would be opened, and the daemon woken, again and again.
+            # The identity is read after the refusal, which has changed the file. With the
+            # earlier identity, the file would be opened, and the daemon woken, again and again.
             now = self._identity_of(name)
             same = now is not None and now.inode == identity.inode
             refused.add(

@@ -163,7 +163,7 @@ class OutboxOpener(Generic[AnOutbox]):
         """Quarantines a file that is not the producer's outbox, under its owner's uid."""
         if outbox is not None:
             self.state.attempt(self.directory.refuse, outbox)
-        # The uid of the file's owner, since its name may be forged.
+        # The entry names the uid of the file's owner, since the file's name may be forged.
         uid = producer.uid if uid is None else uid
         pid = producer.pid if uid == producer.uid else 0
         self.state.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())

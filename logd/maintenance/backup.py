@@ -110,7 +110,7 @@ def backup(
             try:
                 (directory / old).unlink()
                 removed.append(old)
-            # An old backup that cannot be removed: the next backup tries again.
+            # The next backup tries again to remove an old backup that could not be removed.
             except OSError as error:
                 not_removed[old] = error.strerror or str(error)
     expires_ns = None if keep.days is None else now_ns + keep.days * DAY_NS

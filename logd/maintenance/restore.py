@@ -303,7 +303,7 @@ def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int)
                 if advanced.has_outbox
             ],
         )
-        # Without a limit, since the numbers are from a database.
+        # The batch has no limit, since the numbers are from a database.
         losses = Batch(0, 0, loss_events_max=INT64_MAX)
         for advanced in replaced.ahead:
             _record_losses(store, losses, advanced)

@@ -175,7 +175,7 @@ class RuntimeFiles:
             reason = error.strerror or errno.errorcode.get(error.errno or 0, "error")
             return self._report(item, f"{wrong}; cannot be put back: {reason}")
         for other in self.items:
-            # Items with the same function: the call has restored all of them.
+            # The call has restored all items that have the same function.
             if other.put_back == item.put_back:
                 other.expected = self._read_state(other.locate())
         item.problem = None

@@ -136,7 +136,8 @@ class Reporter:
         deadline_s = time.monotonic() + REPORT_TIMEOUT_S
         connection.set_progress_handler(lambda: time.monotonic() > deadline_s, PROGRESS_STEPS)
         try:
-            # A transaction, so that the answer and the persons in it are of the same moment.
+            # One transaction is used, so that the answer
+            # and the persons in it are of the same moment.
             connection.execute("BEGIN")
             answer = report.run(connection, Parameters(params))
             concerned = report.concern and report.concern(

@@ -27,12 +27,13 @@ from logd.log_limit import ThrottledLog
 from logd.serve.admission import Admission
 from logd.serve.usage import PublishedUsage
 
-REQUEST_TIMEOUT_S = 1.0  # for a complete request, counted from the connection or the last answer
-WAIT_TIMEOUT_S = 5.0  # for a request that waits until a running place is free
-ANSWER_TIMEOUT_S = 5.0  # for the peer to read its whole answer
+# The seconds for a complete request, from the connection or the last answer.
+REQUEST_TIMEOUT_S = 1.0
+WAIT_TIMEOUT_S = 5.0  # the seconds for which a request waits until a running place is free
+ANSWER_TIMEOUT_S = 5.0  # the seconds for the peer to read its whole answer
 BUG_LOG_INTERVAL_S = 60.0
 ACCEPTED_AT_ONCE = 64
-ACCEPT_PAUSE_S = 0.1  # for which no connection is accepted when descriptors run out
+ACCEPT_PAUSE_S = 0.1  # the seconds without accepting, when descriptors have run out
 RECEIVED_BYTES = 64 * 1024
 # A constant that Python's socket module lacks; the same on all common architectures.
 SO_PEERGROUPS = 59

@@ -70,7 +70,7 @@ def run(config: Config) -> None:
 
 def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
-    query_gid(config)  # raises for a missing group here, not in the report process
+    query_gid(config)  # a missing group raises here, not in the report process
     inherited = inherited_sockets()
     if config.rekeyed_file.exists():
         # The module is imported here, since it imports

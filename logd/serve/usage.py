@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-USERS_MAX = 16  # as many as fit into a page of the lock file
+USERS_MAX = 16  # as many users as fit into a page of the lock file
 PUBLISH_INTERVAL_S = 1.0
 
 Publish = Callable[[list[dict[str, Any]]], None]

@@ -74,7 +74,7 @@ def connect(
         # The key must be set by the first statement.
         connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
         connection.execute("PRAGMA cipher_log_level = NONE")  # no log, since errors are raised
-        # Temporary tables are not encrypted, so not on a disk.
+        # Temporary tables are not encrypted, so they are kept in memory.
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -138,7 +138,7 @@ class EventTypes:
     def _remember(self, name: str, number: int) -> None:
         known = self._known
         if name not in known and len(known) >= self._limits.all_users:
-            del known[next(iter(known))]  # drop the oldest one, which can be looked up again
+            del known[next(iter(known))]  # the oldest name is dropped, and can be looked up again
             self._all_known = False
         known[name] = number
 

@@ -64,7 +64,7 @@ class Senders:
     def _uid(self, producer: int) -> int:
         if producer not in self._uids:
             if len(self._uids) >= _PRODUCERS_MAX:
-                # Emptied, since clients may have invented any number of producers.
+                # The cache is emptied, since clients may have made any number of producers.
                 self._uids.clear()
             row = self._connection.execute("SELECT uid FROM producer WHERE id = ?", (producer,))
             (self._uids[producer],) = row.fetchone()

@@ -14,7 +14,7 @@ from logd.batch import Producer
 from logd.storage.database import Connection
 from logd_wire.wire import Event
 
-BLOCK_BITS = 14  # also in the schema's indexes, so it cannot be changed here alone
+BLOCK_BITS = 14  # the schema's indexes have this number too, so it cannot be changed here alone
 BLOCK_EVENTS = 1 << BLOCK_BITS
 
 # A condition that is always true: with it a query by type alone can use the index event_type_id.

@@ -132,7 +132,7 @@ class Guard:
             elif not self.owner:
                 # A tracer runs between the two statements by which another thread enters or leaves.
                 if time.monotonic() > impatient_s + TRACED_S:
-                    return True  # the interrupted tracer may have made this very call
+                    return True  # such a tracer may have made this very call
                 time.sleep(PAUSE_S)
             else:
                 # Other threads enter and leave without a pause,

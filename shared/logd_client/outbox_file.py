@@ -115,7 +115,7 @@ class OutboxFile:
             raise FileExistsError
         if not liveness.acquire(self._fd, mark):
             if not mark[0]:
-                raise Forked  # in a child: the parent holds the lock
+                raise Forked  # in a forked child, where the parent holds the lock
             raise NoOutbox("another process has locked a file that was just created")
         # The file is allocated, not truncated:
         # a full tmpfs raises ENOSPC here instead of SIGBUS later.

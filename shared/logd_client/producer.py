@@ -92,7 +92,7 @@ class Producer:
         self.head = datagram_head(self.id)
         self.head_awaited = datagram_head(self.id, KIND_AWAITED)
         self.sequence_sent = 0  # the last sequence that the kernel took (without an outbox)
-        self.sequence_tried = 0  # as `OutboxWriter.attempted` (without an outbox)
+        self.sequence_tried = 0  # the last sequence given to the kernel (without an outbox)
         # Whether the last event was sent. If so, the next one probably is too,
         # and the outbox is checked before it is written.
         self.sends = False

@@ -112,7 +112,7 @@ class ProducerSession:
         attempt = self.attempt
         if attempt is None:
             return 0
-        # The last event of a former producer may count in its successor.
+        # A former producer's last event may have been moved to a newer producer, where it counts.
         former = self._producers.former.of(attempt)
         accepted = attempt.written if former is None else former.accepted
         return attempt.attempted if attempt.attempted <= accepted else 0
@@ -166,7 +166,7 @@ class ProducerSession:
         self._step = None
 
     def abandon_step(self) -> None:
-        """Drops the registered step, after the write was refused."""
+        """Drops the step that `begin_step` has registered, after the write was refused."""
         self._step = None
 
     def catch_up(self) -> None:
@@ -200,7 +200,7 @@ class ProducerSession:
                 self.finish_step()
 
     def _record_moved(self, former: Former) -> None:
-        """Counts a former producer's last event in its new outbox, where its caller waits now.
+        """Makes the caller of a moved event wait for the new outbox, where the event now is.
 
         An event whose `durable_unknown` names its former producer and sequence keeps them.
         """

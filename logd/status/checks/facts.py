@@ -189,7 +189,7 @@ def _key_problem(config: Config) -> str | None:
         keyfile.read(config.key_file)
         opening.open_for_reading(config).close()
     except (NoDatabase, NewerSchema):
-        return None  # not the key's fault; `state_problem` reports it
+        return None  # the key is not at fault; `state_problem` has the reason
     except LogdError as error:
         return str(error)
     return None

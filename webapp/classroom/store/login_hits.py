@@ -77,7 +77,7 @@ class LoginHits(Storage, MovingWindowSupport):
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         now = self._clock()
         # Hits are counted and inserted in one write transaction,
-        # so that two workers cannot take the last one.
+        # so that two workers cannot both take the last free place.
         with self._db.transaction() as connection:
             connection.execute("DELETE FROM login_hits WHERE expires_s <= ?", (now,))
             (hits,) = connection.execute(
