@@ -167,19 +167,18 @@ def _csv_lines(header: Iterable[str], values: Iterable[Iterable[Any]]) -> Iterat
         yield buffer.getvalue().removesuffix(_CSV_END)
 
 
-# The beginnings of cells; a semicolon separates cells in some countries.
-# The wide signs begin a formula in a spreadsheet set to Chinese or Japanese.
+# Where a cell begins: also behind what separates cells in some countries. The wide signs begin a
+# formula where a spreadsheet is set to Chinese or Japanese.
 _FORMULA = re.compile("(^|;)(?=[=+\\-@\uff1d\uff0b\uff0d\uff20])")
-# A spreadsheet keeps 15 digits of a number.
+# A spreadsheet calculates with doubles, and shows 15 digits.
 _EXACT_BELOW = 10**15
 
 
 def spreadsheet_cell(value: object) -> object:
     """Returns the value for a spreadsheet's cell, so that it is shown as it is and not calculated.
 
-    An apostrophe marks text that would be a formula, and a number with more digits than a
-    spreadsheet keeps. A tab or a line end, which could begin a cell too, is escaped like any
-    control character.
+    An apostrophe marks text that would be a formula, and a number with more digits than it keeps.
+    A tab or a line end, which could begin a cell too, is escaped like any control character.
     """
     if isinstance(value, str):
         return _FORMULA.sub(r"\1'", printable(value))

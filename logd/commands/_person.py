@@ -16,7 +16,7 @@ from logd_wire.schema import USER_BYTES_MAX
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# An escape takes up to ten characters for one byte of the user id; a line end takes up to two.
+# An escape takes up to ten characters for one; and an end of line.
 _FILE_BYTES_MAX = 10 * USER_BYTES_MAX + 2
 
 _OPTIONS = (

@@ -80,7 +80,7 @@ def group(value: object) -> str:
 
 
 def person_keys(value: object) -> tuple[str, ...]:
-    """Accepts the keys that name persons, without those by which roll-ups are kept."""
+    """Accepts the keys that name persons; not those by which roll-ups are kept."""
     if not isinstance(value, list) or not all(
         isinstance(item, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", item)
         for item in value

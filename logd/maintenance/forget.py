@@ -281,11 +281,8 @@ def _redact(
     senders: Senders,
     is_erased: IsErased,
 ) -> tuple[dict[int, bytes], int]:
-    """Returns the redacted properties by event id, and the last id read.
-
-    It reads events after the id `after` up to `end`.
-
-    It may stop earlier, since the bytes read in a step are bounded.
+    """The redacted properties, by id, of events past `after` up to `end`; and the last id that was
+    read: the properties of a step are bounded in bytes as well.
     """
     contents: dict[int, bytes] = {}
     rows, size = connection.cursor(), 0

@@ -72,7 +72,7 @@ class Follower:
                 return
 
     def newest(self, lines: int) -> list[Row]:
-        """Returns the newest events, at most `lines`, oldest first."""
+        """Returns at most `lines` of the newest events, oldest first."""
         self.last = newest_id(self._connection)
         return newest(
             self._connection, self._selection, lines, up_to_id=self.last, rows_max=PAGE_ROWS_MAX

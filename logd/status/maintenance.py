@@ -27,7 +27,7 @@ def job_troubles(connection: Connection, schema: int) -> dict[str, str]:
 
 
 def maintenance_state(database: Path, troubles: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Returns an entry for each task: its last end, its last success, and its problem."""
+    """An entry for each task: when it last ended, when it was last good, and its problem."""
     runs = read_runs(database)
     found = []
     for task in TASKS:

@@ -88,8 +88,8 @@ _KNOWN_MAX, _KNOWN_CHARS_MAX = 10_000, 64
 class PersonKeys:
     """The keys under which a value names a person.
 
-    Each name also counts with `id` added and in the plural (`student`: also `students`,
-    `student_id`, `studentIds`); case and the separators `_`, `-`, `.` do not matter.
+    A name stands for itself, with `id` and in the plural (`student`: also `students`, `student_id`,
+    `studentIds`); case and the separators `_`, `-`, `.` do not matter.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -233,7 +233,7 @@ def _normal(key: str) -> bytes:
 
 
 def _free(key: str, taken: set[str]) -> str:
-    """Returns the key, with a number if the map has it already: two persons in it may be erased."""
+    """The key, with a number if the map has it already: two persons of it may be erased."""
     number, free = 1, key
     while free in taken:
         number += 1
