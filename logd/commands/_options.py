@@ -35,7 +35,7 @@ JOB_EXITS = (*READ_EXITS, EXIT_INPUT_OUTPUT)
 # Exit codes of commands that copy or replace the database.
 COPY_EXITS = (*JOB_EXITS, EXIT_NOT_WHOLE)
 
-# Larger than any number of events, rows or files, and small enough for SQLite's integers.
+# The limit is larger than any number of events, rows or files, and fits SQLite's integers.
 COUNT_MAX = 10**12
 _SHOWN_CHARS_MAX = 60
 _COUNT = re.compile(r"-?[0-9]{1,30}\Z")

@@ -49,7 +49,7 @@ def _log_quarantine(entries: list[QuarantineEntry], warn: Warn) -> None:
     newest: dict[int, QuarantineEntry] = {}
     for entry in entries:
         if entry.reason.startswith("outbox: "):
-            continue  # logged with the file's name when it was refused or given up
+            continue  # this entry was logged when its file was refused or given up
         counts[entry.uid] = counts.get(entry.uid, 0) + 1
         newest[entry.uid] = entry
     for uid, entry in newest.items():

@@ -50,7 +50,7 @@ class MetricsService:
         return head
 
     def deny(self, _credentials: Credentials) -> bytes | None:
-        """Allows every peer, since connecting to the socket took the permission."""
+        """Returns None for every peer: whoever could connect to the socket has permission."""
         return None
 
     def answer(self, request: bytes, _credentials: Credentials) -> tuple[bytes, bool]:

@@ -36,7 +36,7 @@ QUERY_BACKLOG = socket.SOMAXCONN  # a full queue refuses non-blocking clients
 DESCRIPTORS_MIN = 40
 # Seconds beyond stop_timeout_s, for the end of the report process and the last checkpoint.
 STOP_MARGIN_S = 60
-GC_THRESHOLD = 200_000  # above the number of objects in a batch of the default size
+GC_THRESHOLD = 200_000  # more than the number of objects in a batch of the default size
 
 _log = logging.getLogger("logd")
 

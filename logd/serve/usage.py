@@ -35,7 +35,7 @@ class Usage:
         self._users: dict[int, UserUsage] = {}
 
     def of(self, uid: int) -> UserUsage:
-        """Returns this user's entry, to be added to; a new one replaces the lightest user's."""
+        """Returns the user's entry, for adding to it; a new one replaces the lightest user's."""
         found = self._users.get(uid)
         if found is None:
             if len(self._users) >= USERS_MAX:
@@ -60,7 +60,7 @@ class PublishedUsage:
         self._changed = False
 
     def of(self, uid: int) -> UserUsage:
-        """Returns this user's entry, to be added to."""
+        """Returns the user's entry, for adding to it."""
         self._changed = True
         return self._usage.of(uid)
 

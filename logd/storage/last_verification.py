@@ -48,7 +48,7 @@ def path_of(database: Path) -> Path:
 
 
 def record_verification(config: Config, integrity: Integrity) -> None:
-    """Writes the file atomically, for the database's owner. Raises a LogdError."""
+    """Writes the result to its file, atomically, for the database's owner. Raises a LogdError."""
     path = path_of(config.database)
     try:
         text = json.dumps(asdict(integrity)) + "\n"

@@ -17,7 +17,8 @@ from logd_wire.outbox.layout import RING_BYTES_MAX, RING_BYTES_MIN
 # The next ring is this many times as large, so that the room of small processes stays small and a
 # busy one gets to its largest ring in two or three steps.
 GROWTH_FACTOR = 8
-# With room for fewer smallest rings than this, there is one ring only: a second holds hardly more.
+# A client makes one ring only if there is room for fewer smallest
+# rings than this, since a second ring would hold hardly more.
 FIRST_WHOLE = 4
 # Seconds between attempts to make a larger ring when there was no memory for one:
 # each attempt allocates memory, and frees it when there is not enough.

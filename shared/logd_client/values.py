@@ -89,7 +89,7 @@ class Conversion:
         self.strict = strict
 
     def charge(self, count: int) -> None:
-        """Takes that many values or bytes off the bound.
+        """Takes `count` values or bytes off the bound.
 
         Raises TooLarge if the bound is exceeded.
         """
@@ -227,7 +227,7 @@ class Conversion:
         return own
 
     def mark(self, kind: type) -> str:
-        """Returns the mark that replaces a value of that type, which has no form."""
+        """Returns the mark that replaces a value of a type that an event cannot carry."""
         name = type_name(kind)
         return self._marked(name, f"a value of type {name} has no form in an event")
 

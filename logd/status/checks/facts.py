@@ -87,7 +87,8 @@ class Facts:
     outbox_users: tuple[str, ...]  # users who log in and out and have outboxes
     swaps: tuple[Swap, ...]
     hibernation: bool
-    runtime_files: tuple[dict[str, Any], ...] = ()  # as in the status of the running daemon
+    # The files that the daemon needs, as `logd status` has them.
+    runtime_files: tuple[dict[str, Any], ...] = ()
 
 
 def gather(config: Config) -> Facts:

@@ -108,7 +108,7 @@ class OutboxWriter:
 
         If it is interrupted, it has reserved either all of them or none.
         """
-        self._position_max = 0  # 0 makes the next `append` count the reservations
+        self._position_max = 0  # with 0, the next `append` counts the reserved bytes again
         self._reservations.add(holder)
 
     def release_reservation(self, holder: object) -> None:
