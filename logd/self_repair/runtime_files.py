@@ -24,9 +24,9 @@ PROBLEM_CHARS_MAX = 160
 
 # Values of `Item.compare`: what must be as it was when the daemon set the file up.
 PRESENT = "present"  # a file of this kind exists; it may be replaced (logd.toml, the key)
-SAME = "same"  # the same inode too: the daemon has it open, and clients find it by its name
-OWNED = "owned"  # the same owner and mode too
-UNCHANGED = "unchanged"  # the same content too
+SAME = "same"  # it is the same inode too: the daemon has it open, and clients find it by name
+OWNED = "owned"  # its owner and mode are the same too
+UNCHANGED = "unchanged"  # its content is the same too
 
 PUT_BACK = "logd puts it back within a second; where it cannot, its log says why"
 _KINDS = {"link": "a symbolic link", "other": "something else"}

@@ -75,7 +75,7 @@ def _shortened(value: Any) -> Any:
 
 
 def own_first(props: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Returns the properties as stored, but `request_id`, which all events have, last."""
+    """Returns the properties as stored, with `request_id`, which all events share, at the end."""
     return sorted(props.items(), key=lambda item: item[0] == "request_id")
 
 

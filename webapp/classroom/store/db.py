@@ -96,7 +96,7 @@ class Database:
             )
         for number, (name, script) in enumerate(MIGRATIONS[done:], start=done + 1):
             with operator_errors(self.instance), self.transaction() as connection:
-                # Another worker may have applied it while this one waited for the lock.
+                # Another worker may have applied the migration while this one waited for the lock.
                 row = connection.execute(
                     "SELECT 1 FROM migrations WHERE number = ?", (number,)
                 ).fetchone()
