@@ -1,4 +1,4 @@
-"""Writes files atomically: under a temporary name beside the file, flushed, then renamed."""
+"""Writes files atomically: beside their place, flushed to disk, then renamed."""
 
 from __future__ import annotations
 

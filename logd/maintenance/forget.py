@@ -83,7 +83,7 @@ class Surroundings:
 def forget(
     job: Job, store: Store, steps: Steps, surroundings: Surroundings
 ) -> Iterator[float | None]:
-    """Runs a bounded step at each `next`; after a crash each phase resumes where it stopped."""
+    """Does a bounded step at each `next`; after a crash a phase resumes where it stopped."""
     names = list(_PHASES)
     start = 0 if job.phase == job_table.ASKED else names.index(job.phase)
     for name in names[start:]:

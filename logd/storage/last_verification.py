@@ -2,8 +2,8 @@
 
 It also records what is proven, so that the next incremental run need not prove that again.
 
-`logd status`, the metrics and the site show the result. It is no evidence, since anyone who may
-write to the folder can change the file: only the chain proves anything.
+`logd status`, the metrics and the site show it. It is a reminder, not evidence: anyone who may
+write there can change it, and only the chain proves anything.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read_verification(database: Path) -> Integrity | None:
     try:
         with path_of(database).open("rb") as file:
             fields = json.loads(file.read(FILE_BYTES_MAX))
-        # A file of an earlier version has no `answer`.
+        # An earlier version's file has no answer.
         fields.setdefault("answer", WHOLE if fields["whole"] else NOT_WHOLE)
         return Integrity(**fields)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):

@@ -44,7 +44,7 @@ _PERMANENT_EXIT_CODES = {
     os.EX_CONFIG,
 }
 _READY_MARK = "logd: ready"
-_ANCHOR_MARK = "logd: anchor "  # begins a line that reports the head of the chain each minute
+_ANCHOR_MARK = "logd: anchor "  # the end of its hash chain, each minute: not for a terminal
 
 Print = Callable[[str], None]
 Accounts = Callable[[], Iterable[tuple[str, str, str]]]
