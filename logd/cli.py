@@ -33,8 +33,8 @@ from logd_wire.paths import PathTooLong
 class _Group(Group):
     """Prints each error as one line and exits with its code, without a traceback.
 
-    Code 1 means that the trail was changed, or that a check failed: no error of another kind, of
-    Python's or click's, may end with it.
+    Exit code 1 means that the trail was changed or that a check failed, so no error of another
+    kind, such as Python's or click's, may exit with it.
     """
 
     def main(self, *args: Any, **options: Any) -> Any:

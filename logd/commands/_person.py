@@ -1,4 +1,4 @@
-"""Options that name a person: by argument or file, of all applications or of one."""
+"""Options that name a person: in an argument or a file, of all applications or of one."""
 
 from __future__ import annotations
 

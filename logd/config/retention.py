@@ -10,7 +10,7 @@ from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, Malformed, check_event
 
 
 def check_type(event_type: str) -> None:
-    """Raises ValueError if it is not an event type, or one that is always kept."""
+    """Raises ValueError if the text is not an event type, or is a type that is always kept."""
     if event_type in INTERNAL_TYPES:
         raise ValueError("records what was done to the trail, and is kept for ever")
     try:

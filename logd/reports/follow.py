@@ -46,7 +46,7 @@ def follow_events(
 
 
 class Follower:
-    """A position in the trail: `last` is the id up to which every event has been read."""
+    """A position in the trail: every event up to the id `last` has been read."""
 
     def __init__(self, config: Config, selection: Selection, notify: Notify) -> None:
         self.last = 0
@@ -59,7 +59,7 @@ class Follower:
         self._trouble: str | None = None
 
     def open(self, *, wait: bool) -> None:
-        """Opens the database; with `wait`, as soon as it exists and has the current schema."""
+        """Opens the database; with `wait`, waits until it exists and has the current schema."""
         while True:
             try:
                 self._open()
@@ -79,14 +79,17 @@ class Follower:
         )
 
     def read_new(self) -> Iterator[Row]:
-        """Yields events stored since the last call. Reports a failure once; later calls retry."""
+        """Yields events stored since the last call.
+
+        A failure is reported once, and later calls retry.
+        """
         try:
             if self._stale or _identity(self._config.database) not in (self._file, None):
                 self._open()
             yield from self._read_page()
             self._trouble = None
         except NewerSchema:
-            raise  # this program can never read it
+            raise  # this program cannot read a newer schema, however long it waits
         except LogdError as error:
             self._report(str(error))
         except DatabaseError as error:
@@ -111,7 +114,8 @@ class Follower:
         self.last = top
 
     def _open(self) -> None:
-        # First, so that a file that replaces it meanwhile is noticed at the next call.
+        # The identity is read before opening,
+        # so that the next call notices a file that replaces it meanwhile.
         file = _identity(self._config.database)
         connection = opening.open_for_events(self._config)
         before, self._connection = self._connection, connection
@@ -185,5 +189,5 @@ def _identity(path: Path) -> File | None:
     try:
         found = path.stat()
     except OSError:
-        return None  # it is being replaced; the open file can still be read
+        return None  # the file is being replaced; the open one can still be read
     return found.st_dev, found.st_ino

@@ -8,12 +8,12 @@ from typing import Any
 from logd.storage.database import Connection, question_marks
 from logd_wire.query import Answer, Row
 
-# Of the texts in a page: with their keys and numbers it fits into a response.
+# The most bytes of texts in a page: with keys and numbers the page must fit into a response.
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 
 
 def fetch_rows(connection: Connection, sql: str, values: list[Any]) -> list[Row]:
-    """Returns all rows of a SELECT, by the names of its columns."""
+    """Returns all rows of a SELECT as dicts by the names of its columns."""
     cursor = connection.execute(sql, values)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -51,7 +51,7 @@ def after(columns: str, values: list[str] | None) -> tuple[str, list[str]]:
 
 
 def among(column: str, values: list[str] | None) -> tuple[str, list[str]]:
-    """Returns the condition that a column is one of the values; always true for None."""
+    """Returns the SQL condition that a column has one of the values; always true for None."""
     if values is None:
         return "1", []
     return f"{column} IN ({question_marks(values)})", values

@@ -14,7 +14,7 @@ _log = logging.getLogger("logd")
 
 
 class AnchorLog:
-    """Writes an anchor of that trail to the log, and to a file, once in `anchor_interval_s`.
+    """Writes an anchor of the trail to the log, and to a file, once in `anchor_interval_s`.
 
     Whoever has the database's key cannot change what the log has already. With a `signer` the
     anchors are signed.
@@ -36,7 +36,7 @@ class AnchorLog:
         self._signer = signer
 
     def apply_config(self, config: Config) -> None:
-        """Uses the interval and the file of a configuration that was read again."""
+        """Uses the interval and the file of a reloaded configuration."""
         self._pace.set_interval(config.anchor_interval_s)
         self._path = config.anchor_file
 

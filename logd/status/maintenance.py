@@ -15,7 +15,7 @@ JOB_SCHEMA = 3
 
 
 def job_troubles(connection: Connection, schema: int) -> dict[str, str]:
-    """Why the newest job of each kind waits, or has failed."""
+    """Returns why the newest job of each kind waits or has failed."""
     if schema < JOB_SCHEMA:
         return {}
     return dict(

@@ -11,7 +11,7 @@ from webapp.demo.school import Person
 
 NS = 1_000_000_000
 
-# The pages of the site: endpoint -> URL rule, and its usual response time in milliseconds.
+# The pages of the site, by endpoint: URL rule and usual response time in milliseconds.
 PAGES: dict[str, tuple[str, float]] = {
     "auth.login": ("/login", 95.0),
     "auth.logout": ("/logout", 3.0),

@@ -1,8 +1,8 @@
 """Limits on failed logins, counted in a moving window in the site's own database.
 
-In the database, because all workers must count the same attempts and a restart must not reset them.
-One limit is per account and address, against guessing one account's password; the other per
-address, against trying one password on every account.
+They are in the database, because all workers must count the same attempts and a restart must not
+reset them. One limit is per account and address, against guessing one account's password; the other
+per address, against trying one password on every account.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LoginThrottle:
 
         The account's hit is counted beforehand, so that parallel guesses cannot all pass the check
         first. The address is charged for failures only (see `failed`): a whole school may log in
-        from one address on a Monday morning.
+        from one address within minutes.
         """
         limiter = MovingWindowRateLimiter(self.storage)
         if not limiter.test(self.per_address, address):

@@ -75,7 +75,7 @@ def _visible(char: str) -> str:
 
 
 def _shortened(value: Any) -> Any:
-    """Cuts long lists, such as a class about which a report was read, to a start and a count."""
+    """Shortens long lists, such as the users of a report, to the first items and a count."""
     if isinstance(value, Mapping):
         return {key: _shortened(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -45,7 +45,8 @@ def login() -> ResponseReturnValue:
         return render_template("login.html", form=form)
 
     db = get_db()
-    typed = normal_text(cast(str, form.login.data).strip())  # one for the throttle, too
+    # The same spelling for the throttle and the look-up.
+    typed = normal_text(cast(str, form.login.data).strip())
     address = request.remote_addr or "unknown"
     throttle = LoginThrottle.build(
         db, current_app.config["LOGIN_LIMIT_ACCOUNT"], current_app.config["LOGIN_LIMIT_ADDRESS"]
@@ -67,11 +68,12 @@ def login() -> ResponseReturnValue:
         return render_template("login.html", form=form)
 
     throttle.succeeded(typed, address)
-    # Session fixation: nothing set in the session before the login may remain in it.
+    # Against session fixation: nothing set before the login may remain in the session.
     session.clear()
     login_user(user)
-    # Not a permanent session: Flask-Login's strong protection does not cover those. The cookie ends
-    # with the browser session, and its signature after PERMANENT_SESSION_LIFETIME in any case.
+    # The session is not permanent, since Flask-Login's strong protection
+    # does not cover permanent ones. The cookie ends with the browser session,
+    # and its signature after PERMANENT_SESSION_LIFETIME.
     activity.log("login", user=user.key)
     return redirect(safe_next(request.args.get("next")) or home_of(user))
 
