@@ -39,11 +39,11 @@ class _Group(Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         _streams.prepare()
-        with _errors_as_codes(None):  # of completion in a shell
+        with _errors_as_codes(None):  # errors of completion in a shell
             return super().main(*args, **options)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        with _errors_as_codes(None):  # of --help and --version
+        with _errors_as_codes(None):  # errors of --help and --version
             return super().make_context(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:

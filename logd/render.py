@@ -167,21 +167,21 @@ def _csv_lines(header: Iterable[str], values: Iterable[Iterable[Any]]) -> Iterat
         yield buffer.getvalue().removesuffix(_CSV_END)
 
 
-# Where a cell begins: also behind what separates cells in some countries. The wide signs begin a
-# formula where a spreadsheet is set to Chinese or Japanese.
+# The beginnings of cells; a semicolon separates cells in some countries.
+# The wide signs begin a formula in a spreadsheet set to Chinese or Japanese.
 _FORMULA = re.compile("(^|;)(?= *[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 # A spreadsheet calculates with doubles, and shows 15 digits.
 _EXACT_BELOW = 10**15
-# Text that is an id, and would be shown as the number of another: 7, 1.23457E+20, 100000.
+# The beginnings of text that is an id, and would be shown as another number: 007, 12e3, 21 digits.
 _NUMBER_OF_OTHERS = re.compile(r"\s*(?:0[0-9]|[0-9]{16}|[0-9]+(?:\.[0-9]*)?[eE][0-9]+\s*\Z)")
 
 
 def spreadsheet_cell(value: object) -> object:
-    """Returns the value for a spreadsheet's cell, so that it is shown as it is and not calculated.
+    """Returns the value for a spreadsheet's cell, so that it is shown unchanged and not calculated.
 
-    An apostrophe marks text that would be a formula, a number with more digits than it keeps, and
-    text that would become another number: 007, 12e3, an id of 21 digits. A tab or a line end, which
-    could begin a cell too, is escaped like any control character.
+    An apostrophe marks text that would be a formula, a number with more digits than a spreadsheet
+    keeps, and text that would become another number: 007, 12e3, an id of 21 digits. A tab or a line
+    end, which could begin a cell too, is escaped like any control character.
     """
     if isinstance(value, str):
         if _NUMBER_OF_OTHERS.match(value):

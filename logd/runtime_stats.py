@@ -46,7 +46,7 @@ class RuntimeStats:
     wal_bytes: int = 0
     queue_datagrams: int | None = None  # the socket's queue; None: a service manager made it
     ignored: tuple[dict[str, Any], ...] = ()  # see logd.ingest.ignored.Ignored.senders
-    heads_signed: bool = False  # whether it signs the heads of the trail that it logs
+    heads_signed: bool = False  # whether the daemon signs the heads that it logs
 
 
 class WriteRate:

@@ -17,9 +17,10 @@ from logd.storage.tree_head import read_head
 
 @dataclass(frozen=True)
 class Anchored:
-    """What comparing a trail with anchors has found; as it is if that was not asked for.
+    """The result of comparing a trail with anchors; the defaults stand for no comparison.
 
-    `not_proven` says why they prove nothing; because of `unreadable`, if there is one.
+    `not_proven` says why the anchors prove nothing; if their source could not be read, `unreadable`
+    has the error.
     """
 
     mismatches: list[str] = field(default_factory=list)
@@ -31,7 +32,7 @@ class Anchored:
 def compare_anchors(
     connection: Connection, config: Config, logged: Iterable[Anchor], since_ns: int | None
 ) -> Anchored:
-    """Compares the trail with anchors, of `since_ns` or later. Raises NotChecked."""
+    """Compares the trail with the anchors logged at `since_ns` or later. Raises NotChecked."""
     notes: list[str] = []
     signatures = None
     try:
@@ -49,14 +50,14 @@ def compare_anchors(
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer about a trail that is whole in itself, or not, and was compared with anchors."""
+    """The answer of `logd verify`: the findings in the trail, and the comparison with anchors."""
 
     whole: bool
     anchored: Anchored
 
     @property
     def name(self) -> str:
-        """One of WHOLE, NOT_WHOLE, NOT_PROVEN."""
+        """The name of the answer: WHOLE, NOT_WHOLE or NOT_PROVEN."""
         if not self.whole or self.anchored.mismatches:
             return NOT_WHOLE
         return NOT_PROVEN if self.anchored.not_proven else WHOLE
@@ -71,7 +72,7 @@ class Answer:
 
     @property
     def problem(self) -> str | None:
-        """The answer in one line; None if nothing is wrong."""
+        """Returns what is wrong in one line; None if nothing is wrong."""
         if not self.whole:
             return "the trail is not whole"
         if self.anchored.mismatches:

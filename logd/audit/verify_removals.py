@@ -1,4 +1,4 @@
-"""Checks the trail's records of events that were removed or redacted, for `verify`."""
+"""Checks the trail's records of events that were removed or redacted, for `logd verify`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from logd.storage.tree_head import has_tree
 from logd_wire.schema import INTERNAL_TYPES, Malformed
 from logd_wire.wire import unpack_props
 
-# Removals that are checked at a time: the rows of all of them are read in one pass.
+# The removals that are checked at a time, since the rows of all of them are read in one pass.
 REMOVALS_PER_READ = 5000
 
 
@@ -32,7 +32,7 @@ class Restored:
     blocks: list[tuple[int, int, bytes]]
 
     def root(self) -> bytes | None:
-        """Returns the root of the batch's tree; None if they are not all of its events."""
+        """Returns the root of the batch's tree; None if `blocks` does not cover all events."""
         tree = merkle.Growing()
         if len(self.blocks) == self.events and not any(level for _, level, _ in self.blocks):
             return merkle.root([digest for _place, _level, digest in sorted(self.blocks)])
@@ -43,14 +43,14 @@ class Restored:
         return tree.root() if tree.size == self.events else None
 
     def combined(self) -> bytes | None:
-        """Returns the one hash over them that a chained batch has; None as `root`."""
+        """Returns the one hash over the events of a chained batch; None if one is missing."""
         if [place for place, _level, _digest in sorted(self.blocks)] != list(range(self.events)):
             return None
         return hash_chain.combine(digest for _place, _level, digest in sorted(self.blocks))
 
 
 class Removed:
-    """What is recorded about removed and redacted events from `first_event` on, batch by batch."""
+    """Reads the records of removed and redacted events from `first_event` on, batch by batch."""
 
     def __init__(self, connection: Connection, verdict: Verdict, first_event: int) -> None:
         self._verdict = verdict
@@ -76,7 +76,7 @@ class Removed:
             )
 
     def restore(self, batch: BatchRow, present: Mapping[int, bytes]) -> Restored:
-        """Returns the hashes that the batch was stored with, given those of the events present."""
+        """Returns the hashes that the batch was stored with, given leaves of the events present."""
         first, end = batch.first_event, batch.first_event + batch.events
         if not self._recorded:
             blocks = [(event_id - first, 0, leaf) for event_id, leaf in present.items()]
@@ -89,7 +89,7 @@ class Removed:
             )
         redacted: dict[int, bytes] = {}
         for event_id, _removal, leaf in self._redacted.below(end):
-            redacted[event_id] = leaf  # the latest counts
+            redacted[event_id] = leaf  # the latest of several redactions counts
         for event_id, leaf in redacted.items():
             if event_id in present and present[event_id] != leaf:
                 self._verdict.add_finding(
@@ -112,14 +112,15 @@ class Removed:
             run_first, run_last, _removal = runs.row
             gone.update(range(max(first, run_first), min(end - 1, run_last) + 1))
             if run_last >= end:
-                break  # the rest of it is in the next batch
+                break  # the rest of the run is in the next batch
             runs.advance()
         return gone
 
 
 def check_removals(connection: Connection, verdict: Verdict, after: int, upto: int) -> None:
-    """Checks each removal after `after` up to `upto` against its rows, and against the event that
-    records it. Raises DatabaseError.
+    """Checks the removals after `after` up to `upto`, each against its rows and its internal event.
+
+    Raises DatabaseError.
     """
     if schema_version(connection) < 3:
         return
@@ -148,7 +149,7 @@ def _check_removals(
             unknown.add(removal)
         return hashes.get(removal) or batch_hash.Removal()
 
-    # Invalid rows are reported with their batch.
+    # Invalid rows are skipped here, and are reported with their batch.
     for row in connection.execute(
         "SELECT first, last, removal FROM removed WHERE removal > ? AND removal <= ?"
         " ORDER BY first",
@@ -169,7 +170,8 @@ def _check_removals(
         if not check_row(row, row_checks.REMOVAL, f"removal {removal}", verdict):
             continue
         verdict.removed += hashed.events + gone
-        # Once a part of it is known by numbers only, those are compared.
+        # Once a part of a removal is kept only as numbers,
+        # its hash cannot be computed, and the numbers are compared.
         known = not gone and not redacted
         if hashed.events + gone != events or (known and hashed.hash(removal, kind) != stored):
             verdict.add_finding(f"removal {removal}: what it took out was changed")
@@ -188,7 +190,7 @@ def _check_removals(
 
 
 def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int) -> None:
-    """Whether all removed events have ids before `end`, the first after the last batch."""
+    """Reports removed events, and leaves of them, whose id is not from 1 to before `end`."""
     if schema_version(connection) < 3:
         return
     row = connection.execute(
@@ -199,7 +201,7 @@ def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int)
 
 
 def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -> None:
-    """Whether all batches without a row were collapsed, and the trail records each collapse."""
+    """Reports missing batches that were not collapsed, and collapses that no event records."""
     batches = events = 0
     for row in connection.execute("SELECT id, event, first, last, batches, events FROM collapse"):
         number, event_id, *numbers = row
@@ -221,7 +223,7 @@ def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -
 
 
 def _is_recorded(connection: Connection, event_id: int, expected: Mapping[str, object]) -> bool:
-    """Whether that event is internal and has all of these properties."""
+    """Whether the event is internal and has all of the expected properties."""
     row = connection.execute(
         "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
         (event_id,),

@@ -19,7 +19,7 @@ LEVELS = range(TILE_LEVEL, 64, TILE_LEVEL)
 
 
 class TreeCheck:
-    """Checks the tree of one trail. Findings go to `verdict`."""
+    """Checks the tree of one trail; adds findings to `verdict`."""
 
     def __init__(self, connection: Connection, verdict: Verdict) -> None:
         self._connection, self._verdict = connection, verdict
@@ -27,7 +27,7 @@ class TreeCheck:
         self._size = self._tree.size()
 
     def check(self, ranges: Iterable[BatchRange]) -> None:
-        """Checks the tiles that have batches of these ranges, and all above them."""
+        """Checks the tiles that contain batches of the ranges, and all levels above the tiles."""
         tiles = {
             tile
             for part in ranges
@@ -57,7 +57,7 @@ class TreeCheck:
         stored = self._stored(TILE_LEVEL, tile)
         pieces = list(self._tree.pieces(first, end))
         if not pieces and stored is not None:
-            return  # collapsed as a whole: the levels above cover it
+            return  # all of the tile is collapsed, and the levels above cover it
         block = merkle.Growing()
         for leaf, level, digest in pieces:
             place = leaf - first
@@ -76,7 +76,7 @@ class TreeCheck:
             self._compare(TILE_LEVEL, tile, stored, block.root())
 
     def _check_level(self, level: int) -> None:
-        """Checks how many nodes a level has, and that they follow from those of the level below."""
+        """Checks the number of nodes on a level, and that they follow from the level below."""
         complete = self._size >> level
         query = self._connection.execute
         rows, low, high = query(

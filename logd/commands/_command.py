@@ -29,8 +29,10 @@ class Command(click.Command):
         self.exits = sorted({*exits, *ANY_COMMAND_EXITS})
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Called by click. An exit code is the answer of most commands, whoever reads their text;
-        one that only prints ends once its reader has left.
+        """Runs the command; click calls it.
+
+        For most commands the exit code is the answer, whoever reads their text, so they continue
+        when the reader of stdout has left. A command that only prints ends then.
         """
         if not self.ends_with_reader:
             continue_without_reader()

@@ -110,8 +110,10 @@ class Text(click.ParamType[str]):
 
 
 class InputFile(click.File):
-    """A file that is opened for reading; - is standard input. One that this user may not read is
-    reported as for every other file: by its exit code, and with the group to join.
+    """The type of an argument that names a file to read; - is standard input.
+
+    A file that this user may not read is reported like any other file: by the exit code, and with
+    the group to join.
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -221,7 +223,10 @@ def person_id(user: str, *, escaped: bool) -> str:
 
 
 def _pairs_joined(text: str) -> str:
-    """JSON, and a locale without the character, have two escapes for one beyond U+FFFF."""
+    """Joins two escapes that stand for one character beyond U+FFFF.
+
+    JSON writes such a character as two escapes, and so does a locale that lacks it.
+    """
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError as error:

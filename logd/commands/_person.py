@@ -17,7 +17,8 @@ from logd_wire.schema import USER_BYTES_MAX
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# An escape takes up to ten characters for one; an end of line, and a byte order mark.
+# An escape takes up to ten characters for one byte of the user id;
+# a line end and a byte order mark take five.
 _FILE_BYTES_MAX = 10 * USER_BYTES_MAX + 5
 
 _OPTIONS = (

@@ -105,7 +105,7 @@ def prepare() -> None:
 
 
 def continue_without_reader() -> None:
-    """Lets the command end with its own exit code though the reader of stdout has left."""
+    """Lets the command end with its own exit code even if the reader of stdout has left."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Stdout):
         raw.ends_with_reader = False

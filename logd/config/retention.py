@@ -30,7 +30,7 @@ def parse_period(value: object) -> int:
 
 
 def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns for each type the time before which its events are past their period.
+    """Returns the time for each type before which its events are past their period.
 
     The other types of requests follow `page_view` unless they have a period: earlier clients
     stored them as page views, and who chose a period for those chose it for these.

@@ -203,7 +203,7 @@ def _check_memory(config: Config) -> None:
 def _check_use(config: Config, text: str, name: str) -> None:
     """Raises ConfigError if the setting names a file that has another use.
 
-    Anchors would be appended to it; and the key that signs must be another than the database's.
+    Anchors would be appended to such a file; and the key that signs must not be the database's key.
     """
     path, database = getattr(config, name), config.database
     used = ("path", "key_file", "signing_key_file", "socket", "query_socket", "metrics")

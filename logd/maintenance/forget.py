@@ -284,8 +284,10 @@ def _redact(
     is_erased: IsErased,
     events_max: int,
 ) -> tuple[dict[int, bytes], int]:
-    """The redacted properties, by id, of events past `after` up to `end`; and the last id that was
-    read: the properties of a step are bounded in bytes as well, and its redactions in number.
+    """Returns the redacted properties by event id, and the last id read.
+
+    It reads events after the id `after` up to `end`, and may stop earlier: the bytes read in a step
+    are bounded, and so is the number of events redacted.
     """
     contents: dict[int, bytes] = {}
     rows, size = connection.cursor(), 0

@@ -118,12 +118,13 @@ def _run_here(
 
 @contextlib.contextmanager
 def _open_store(config: Config, key: bytes) -> Iterator[Store]:
-    """Opens the store; what ends the work early is not hidden by that it cannot be closed then."""
+    """Opens the store for a `with` block. An error in the block is raised even if closing fails."""
     store = open_store(config, key, time.time_ns())
     try:
         yield store
     except BaseException:
-        with contextlib.suppress(LogdError):  # a statement was not finished, which locks a table
+        # Closing fails if a statement is unfinished, which locks a table.
+        with contextlib.suppress(LogdError):
             store.close()
         store.connection.close()
         raise

@@ -236,9 +236,9 @@ def _by_block(types: list[str], users: list[str]) -> str:
 
 
 def event_types(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports the event types with their number of events, the most frequent of a page first.
+    """Reports the event types with their number of events, in each page the most frequent first.
 
-    Pages are by name: numbers change while events are stored.
+    The pages are in the order of names, since the numbers change while events are stored.
     """
     after_sql, after = sql.after("name", key_after(parameters))
     parameters.done()

@@ -142,10 +142,10 @@ class Follower:
 
 
 def common_events(one: Connection, other: Connection) -> int:
-    """Returns the id of the last event that two trails have in common, 0 for none.
+    """Returns the id of the last event that two trails have in common, 0 if there is none.
 
-    A batch's hash has its time and its salts, so that trails which differ in one batch differ in
-    all later ones: a binary search finds the last one that is the same.
+    A batch's hash includes its time and its salts, so trails that differ in one batch differ in all
+    later batches. A binary search finds the last equal one.
     """
     low, high = 0, min(_last_batch(one), _last_batch(other))
     while low < high:
@@ -160,7 +160,7 @@ def common_events(one: Connection, other: Connection) -> int:
 
 
 def _common_row(one: Connection, other: Connection, batch: int) -> int:
-    """The last batch up to that one which has a row in both trails; 0 for none."""
+    """Returns the last batch up to the given one with a row in both trails; 0 if there is none."""
     while True:
         rows = [
             int(trail.execute(
@@ -178,7 +178,7 @@ def _last_batch(connection: Connection) -> int:
 
 
 def _batch(connection: Connection, batch: int) -> tuple[int, bytes] | None:
-    """Returns the id of the batch's last event, and its hash; None without a row."""
+    """Returns the id of the batch's last event, and the batch's hash; None if it has no row."""
     row: tuple[int, bytes] | None = connection.execute(
         "SELECT first_event + events - 1, hash FROM batch WHERE id = ?", (batch,)
     ).fetchone()

@@ -85,13 +85,13 @@ def page_limit(parameters: Parameters) -> int:
 
 
 def key_after(parameters: Parameters) -> list[str] | None:
-    """Takes `after`, a text: the key that the page before ended with."""
+    """Takes the text `after`, which is the key that the previous page ended with."""
     found = parameters.maybe_text("after")
     return None if found is None else [found]
 
 
 def keys_after(parameters: Parameters, number: int) -> list[str] | None:
-    """Takes `after`, a list of that number of texts: the key that the page before ended with."""
+    """Takes the list `after` of so many texts, which is the key that the last page ended with."""
     found = parameters.maybe_texts("after")
     if found is not None and len(found) != number:
         raise BadParameter(f"after: expected the {number} texts of `next` of the page before")

@@ -75,7 +75,7 @@ def counted_by_subject(
     if params.get("users") is not None:
         return Concerned()
     counted: Counter[str] = Counter()
-    for row in answer.rows:  # a subject is whole on its page
+    for row in answer.rows:  # all rows of a subject are on one page
         counted[row["subject"]] += row["users"]
     found: set[str] = set()
     for subject, users in counted.items():

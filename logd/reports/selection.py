@@ -102,7 +102,8 @@ def newest(
 ) -> Iterator[Row]:
     """Yields at most `limit` of the newest selected events, oldest first.
 
-    Only those of one page are kept: where there are more, they are read again from the first on.
+    Only the events of one page are kept in memory; if there are more, they are read again from the
+    first on.
     """
     kept: list[Row] = []
     found, first = 0, up_to_id + 1

@@ -24,9 +24,9 @@ def page(
 ) -> Answer:
     """Returns the first rows of a SELECT: at most `rows_max`, and fewer if they are long.
 
-    `next` of the answer is the `key` of its last row, after which the SELECT of the next page
-    begins: rows that appear or go meanwhile shift none of the others. Rows of the same key stay
-    together; there are fewer of them than fit into a page.
+    `next` of the answer is the `key` of its last row, and the SELECT of the next page begins after
+    that key: rows that appear or go meanwhile shift no others. Rows of the same key stay together;
+    there are fewer of them than fit into a page.
     """
     cursor = connection.execute(sql, values)
     names = [column[0] for column in cursor.description]
@@ -44,7 +44,7 @@ def page(
 
 
 def after(columns: str, values: list[str] | None) -> tuple[str, list[str]]:
-    """Returns the condition that columns are past these values; always true for None."""
+    """Returns the SQL condition that columns are past the given values; always true for None."""
     if values is None:
         return "1", []
     return f"({columns}) > ({question_marks(values)})", values

@@ -1,4 +1,4 @@
-"""Logs the heads of the trail, signed, so that a later change of the database can be shown."""
+"""Logs the heads of the trail, signed if there is a key, so that a later change can be shown."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _log = logging.getLogger("logd")
 
 
 class AnchorLog:
-    """Writes an anchor of the trail to the log, and to a file, once in `anchor_interval_s`.
+    """Writes an anchor of the trail to the log, and to a file, every `anchor_interval_s` seconds.
 
-    Whoever has the database's key cannot change what the log has already. With a `signer` the
+    Whoever has the database's key cannot change what the log already has. With a `signer` the
     anchors are signed.
     """
 

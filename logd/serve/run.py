@@ -155,7 +155,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
 
 
 def _signer(config: Config, trail_id: str | None) -> HeadSigner | None:
-    """Returns what signs the heads. Without a key for that, events are stored all the same."""
+    """Returns the signer of heads; None without a key: events are stored all the same."""
     try:
         private_key = read_private_key(config)
     except KeyFileError as error:

@@ -88,7 +88,8 @@ def list_copies(connection: Connection) -> list[Copy]:
 def list_unexpired(connection: Connection, now: Reading) -> list[Copy]:
     """Returns copies that may still exist, oldest first; all copies if the clock is not trusted.
 
-    Also one past its expiry whose file is still there: nothing but a backup removes any.
+    A copy past its expiry is included if its file is still there, since only a backup removes such
+    files.
     """
     copies = list_copies(connection)
     if readings.implausible(trail_clock.load(connection), now) is not None:

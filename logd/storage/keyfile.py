@@ -18,7 +18,7 @@ from logd.errors import CannotCreate, KeyFileError, SystemRefused, is_shortage
 
 KEY_BYTES = 32
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
-# What the units pass in place of a signing key that is not there, so that they start without one.
+# The units pass this text if there is no signing key, so that they start without one.
 NO_KEY = "none"
 _NEEDED = "Without it the database cannot be opened; restore it from your copy."
 
@@ -105,7 +105,7 @@ def _parse(path: Path, text: str) -> bytes:
 
 
 def credential(name: str) -> Path | None:
-    """Returns the path of the service manager's credential with that name, or None."""
+    """Returns the path of the service manager's credential with this name, or None."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     path = Path(directory, name) if directory else None
     return path if path is not None and path.is_file() else None

@@ -31,7 +31,7 @@ from logd_wire.wire import unpack_pairs, unpack_props
 
 ERASED = "(erased)"
 ANOTHER = "(another)"
-# The properties of a map that identify the person whom it describes, spelled as keys may be.
+# The properties of a map that identify the person whom it describes, in the spelling of keys.
 IDENTITY = frozenset({"id", "uid", "pk", "sub", "name"})
 # Keys that logd and its Flask extension write themselves; they name persons in any configuration.
 OWN_KEYS = ("user", "login", "actor", "switched_to", "member")
@@ -86,7 +86,7 @@ _KNOWN_MAX, _KNOWN_CHARS_MAX = 10_000, 64
 
 
 class PersonKeys:
-    """The keys under which a value names a person.
+    """The property names (keys) whose value names a person.
 
     A name stands for itself, with `id` and in the plural (`student`: also `students`, `student_id`,
     `studentIds`); case, the separators `_`, `-`, `.` and the Unicode normalisation do not matter. A
@@ -141,7 +141,7 @@ class PersonKeys:
         found: set[str] = set()
 
         def collect(value: Value) -> None:
-            # 1e+17, as text, is not 100000000000000000.
+            # Text is kept as it is, since "1e+17" is not the id 100000000000000000.
             found.add(value if isinstance(value, str) else canonical(value))
 
         self._changed(props, collect, _Place.NONE)

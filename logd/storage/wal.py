@@ -60,15 +60,12 @@ def checkpoint(connection: Connection, path: Path, pages_max: int) -> None:
 
 
 def flush_wal(path: Path) -> None:
-    """Flushes the database's WAL, also beside a daemon: what a reader sees in it is then on disk.
-
-    Opening it is safe: SQLite has its locks on the database and the index. Raises StorageFailed.
-    """
+    """Flushes the database's WAL, also beside a daemon, so that what a reader sees is on disk."""
     wal = wal_path(path)
     try:
         fd = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return  # all of it is in the database
+        return  # everything is in the database already
     try:
         os.fsync(fd)
     except OSError as error:

@@ -61,9 +61,9 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True)
 class Answer:
-    """The rows of one page, and the key to request the next one with (None: this was the last).
+    """The rows of one page, and the key to request the next page with (None: this was the last).
 
-    The key is to be passed as it is: a number, a text, or a list of texts.
+    The key is to be passed unchanged: a number, a text, or a list of texts.
     """
 
     rows: list[Row] = field(default_factory=list)

@@ -33,9 +33,9 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         "CLASSROOM_DIR": environ.get("CLASSROOM_DIR", INSTANCE_DIRECTORY),
         "CLASSROOM_PROXIES": proxies_in_front(environ.get("CLASSROOM_PROXIES", "0")),
         "ACTIVITY_LOG_SOCKET": environ.get("ACTIVITY_LOG_SOCKET", str(logd / "logd.sock")),
-        # Which lesson was read, not only that one was: the arguments of the page's address.
+        # The arguments of the page's address are logged, since they name the lesson that was read.
         "ACTIVITY_LOG_VIEW_ARGS": "all",
-        # Quizzes count: the page waits until the event is stored, or says that it may not be.
+        # A quiz's page waits until the event is stored, or says that it may not be.
         "ACTIVITY_LOG_DURABLE": ("quiz_submitted",),
         "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 2.0,
         "ACTIVITY_LOG_DURABLE_UNKNOWN": "tell_user",

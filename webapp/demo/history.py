@@ -47,7 +47,7 @@ class QuizTry:
 
 @dataclass(frozen=True)
 class Reading:
-    """A student's plan to open a lesson, carried out."""
+    """A lesson that a student opened in the simulation, and when the student left it."""
 
     user_id: int
     course: str
@@ -57,7 +57,7 @@ class Reading:
 
 @dataclass
 class History:
-    """Events in order of time, the plan they were played from, and the rows that belong to them."""
+    """The events in order of time, the readings that caused them, and the rows of the site."""
 
     events: list[Event] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
@@ -217,7 +217,7 @@ class _StudentLife:
         if kind not in ("lesson", "course", "task"):
             visit.request(endpoint)
             return
-        # One of those that the student has come to, or the first.
+        # The lesson is one that the student has come to, or the first one.
         steps = self._steps[: self._done + 1]
         course, _, at = self._rng.choice(
             [step for step in steps if kind in ("course", step[1])]

@@ -44,7 +44,8 @@ _PERMANENT_EXIT_CODES = {
     os.EX_CONFIG,
 }
 _READY_MARK = "logd: ready"
-_ANCHOR_MARK = "logd: anchor "  # the head of its trail, each minute: not for a terminal
+# Logd's log line with the head of the trail, once a minute, is not printed.
+_ANCHOR_MARK = "logd: anchor "
 
 Print = Callable[[str], None]
 Accounts = Callable[[], Iterable[tuple[str, str, str]]]

@@ -64,7 +64,7 @@ class Facts:
     signing_key: File
     signing_key_problem: str | None
     has_signing_key: bool
-    heads_signed: bool | None  # by the running daemon
+    heads_signed: bool | None  # whether the running daemon signs the heads that it logs
     folder: File
     socket: File
     query_socket: File
@@ -207,7 +207,7 @@ def _key_problem(config: Config) -> str | None:
 
 
 def _signing_key(config: Config) -> tuple[bool, str | None]:
-    """Whether there is a key that signs heads, and what is wrong with it."""
+    """Returns whether there is a key that signs heads, and what is wrong with it."""
     path = config.signing_key_file
     try:
         found = read_private_key(config) is not None

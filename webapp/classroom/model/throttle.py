@@ -50,10 +50,10 @@ class LoginThrottle:
         return 0
 
     def is_news(self, login: str, address: str) -> bool:
-        """Returns whether a refusal is the first one in its window, and counts it.
+        """Counts a refusal; returns whether it is the first one in its window of time.
 
-        Guessing goes on against a closed door: each refusal as an event would let a stranger fill
-        the trail.
+        A stranger may go on guessing after a refusal, and must not be able to fill the trail with
+        events.
         """
         limiter = MovingWindowRateLimiter(self.storage)
         if not limiter.test(self.per_address, address):
@@ -76,7 +76,7 @@ class LoginThrottle:
 
 
 def _once_in(item: RateLimitItem) -> RateLimitItem:
-    """Returns the limit of one hit in the window of `item`, counted apart."""
+    """Returns a limit of one hit in the window of `item`, which is counted separately."""
     return type(item)(1, item.multiples, "FIRST_REFUSAL")
 
 

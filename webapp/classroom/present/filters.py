@@ -69,7 +69,7 @@ def readable(value: Any) -> str:
 
 
 def _visible(char: str) -> str:
-    # The joiners belong to words of some scripts, and to emoji.
+    # The joiners are kept, since they belong to words of some scripts, and to emoji.
     is_fine = char.isprintable() or char.isspace() or char in "\u200c\u200d"
     return char if is_fine else "\N{REPLACEMENT CHARACTER}"
 

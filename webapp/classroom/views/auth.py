@@ -89,10 +89,11 @@ def logout() -> ResponseReturnValue:
 
 
 def _log_attempt(event_type: str, user: User | None, address: str) -> None:
-    """Logs an attempt in the name of an account, and from where as a digest.
+    """Logs a login attempt with the account's id and a digest of the address.
 
-    Never what was typed: it may be a password in the wrong field. Never the address itself: in the
-    trail it would be kept for ever, and it is enough to see which attempts came from the same one.
+    The typed text is never logged, since it may be a password in the wrong field. Nor is the
+    address itself, which the trail would keep for ever: the digest shows which attempts came from
+    the same address.
     """
     digest = keyed_digest(current_app.config["SECRET_KEY"], address)
     activity.log(event_type, user=None if user is None else user.key, address_digest=digest)
