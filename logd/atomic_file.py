@@ -1,7 +1,4 @@
-"""Writes files atomically: under a temporary name beside the file, flushed, then renamed.
-
-It also reads files that must be regular ones.
-"""
+"""Writes files atomically: beside their place, flushed to disk, then renamed."""
 
 from __future__ import annotations
 

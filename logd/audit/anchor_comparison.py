@@ -138,7 +138,7 @@ class Comparison:
     unreadable: LogdError | None = None
 
     def describe(self, head: Head) -> Iterator[str]:
-        """Yields the result as lines for display."""
+        """Yields lines for display, of a trail that ends with `head`."""
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
@@ -261,7 +261,7 @@ class _Comparer:
                 f' ["{foreign.first.trail_id}"])'
             )
             found.findings.append(_finding(foreign.first, foreign.count, what, found.last))
-        # An anchor of the trail while it was empty proves nothing about its events.
+        # That the trail was empty once proves nothing of what it holds.
         proven = found.last is not None and (found.last.head.batch > 0 or head.batch == 0)
         if not found.findings and found.unreadable is not None:
             found.not_proven = str(found.unreadable)

@@ -43,7 +43,7 @@ class Restored:
         return tree.root() if tree.size == self.events else None
 
     def combined(self) -> bytes | None:
-        """Returns the one hash over the events of a chained batch; None if one is missing."""
+        """Returns the one hash over them that a chained batch has; None as `root`."""
         if [place for place, _level, _digest in sorted(self.blocks)] != list(range(self.events)):
             return None
         return hash_chain.combine(digest for _place, _level, digest in sorted(self.blocks))
@@ -190,7 +190,7 @@ def _check_removals(
 
 
 def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int) -> None:
-    """Reports removed events, and leaves of them, whose id is not from 1 to before `end`."""
+    """Whether all removed events have ids before `end`, the first after the last batch."""
     if schema_version(connection) < 3:
         return
     row = connection.execute(
@@ -223,7 +223,7 @@ def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -
 
 
 def _is_recorded(connection: Connection, event_id: int, expected: Mapping[str, object]) -> bool:
-    """Whether the event is internal and has all of the expected properties."""
+    """Whether that event is internal and has all of these properties."""
     row = connection.execute(
         "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
         (event_id,),

@@ -27,7 +27,7 @@ class TreeCheck:
         self._size = self._tree.size()
 
     def check(self, ranges: Iterable[BatchRange]) -> None:
-        """Checks the tiles that contain batches of the ranges, and all levels above the tiles."""
+        """Checks the tiles that have batches of these ranges, and all above them."""
         tiles = {
             tile
             for part in ranges

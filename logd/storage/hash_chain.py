@@ -29,7 +29,7 @@ class Chained:
 
 
 def read_chained(connection: Connection) -> Chained:
-    """Returns where the former chain of a trail with a tree ends. Raises DatabaseCorrupt."""
+    """Returns how far the chain of a trail reaches that has a tree."""
     return Chained(*connection.execute("SELECT batches, events FROM chained").fetchone())
 
 

@@ -77,7 +77,7 @@ class Tree:
             ).fetchall()
             if len(rows) == 1 << width:
                 return merkle.root([digest for (digest,) in rows])
-            # Nodes are missing, which `verify` reports; the blocks below may still have the hash.
+            # Nodes are missing: `verify` reports it, and the rest goes on as long as it can.
             return merkle.node_hash(
                 self.block(level - 1, 2 * position), self.block(level - 1, 2 * position + 1)
             )
@@ -117,7 +117,7 @@ class Tree:
 
 
 def leaf_of(row: Sequence[int | bytes], chained: int) -> bytes:
-    """Returns the leaf of a batch's row; batches up to `chained` are of the former chain."""
+    """Returns the leaf of a batch's row; those up to `chained` are of the chain."""
     if row[0] > chained:  # type: ignore[operator]
         return row[5]  # type: ignore[return-value]
     return merkle.leaf_hash(chained_entry(*row))  # type: ignore[arg-type]
