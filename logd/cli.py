@@ -58,7 +58,7 @@ def _errors_as_codes(context: click.Context | None) -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        # It quotes the command line, and click prints it.
+        # click prints this message, which quotes the command line, so escape what is not printable.
         error.message = printable(error.message)  # type: ignore[misc] # final
         raise
     except click.exceptions.Exit:
@@ -68,7 +68,7 @@ def _errors_as_codes(context: click.Context | None) -> Iterator[None]:
     except click.Abort:
         fail("not confirmed, so nothing was done", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        sys.exit(0)  # the reader of stdout has closed it (`logd query | head`)
+        sys.exit(0)  # stdout was closed by its reader (`logd query | head`)
     except Exception as error:  # noqa: BLE001 - reported, with another code than 1
         fail(*_described(error, context.obj if context else None))
 

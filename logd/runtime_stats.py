@@ -44,8 +44,8 @@ class RuntimeStats:
     outboxes: int = 0
     outboxes_bytes: int = 0
     wal_bytes: int = 0
-    queue_datagrams: int | None = None  # the socket's queue; None: a service manager made it
-    ignored: tuple[dict[str, Any], ...] = ()  # see logd.ingest.ignored.Ignored.senders
+    queue_datagrams: int | None = None  # length of the socket's queue; None if inherited
+    ignored: tuple[dict[str, Any], ...] = ()  # rows of logd.ingest.ignored.Ignored.senders
     heads_signed: bool = False  # whether the daemon signs the heads that it logs
 
 

@@ -74,11 +74,11 @@ def verify_instance(
     incremental: bool = False,
     processes: int | None = None,
 ) -> Verification:
-    """Verifies an instance's trail, compares it with anchors (of `since_ns` or later) if there are
-    any, and keeps the result for `logd status`.
+    """Verifies an instance's trail, compares it, and keeps the result for `logd status`.
 
-    With `incremental` only what is new and a part of the old, if the rest is proven. Raises
-    LogdError kinds when it cannot be read.
+    The trail is compared with the anchors of `since_ns` or later, if there are any. With
+    `incremental`, only what is new and one part of the rest are verified, if all was proven before.
+    Raises a LogdError if the trail cannot be read.
     """
     started_s = time.monotonic()
     anchored = Anchored()

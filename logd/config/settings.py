@@ -208,7 +208,7 @@ def _check_use(config: Config, text: str, name: str) -> None:
     path, database = getattr(config, name), config.database
     used = ("path", "key_file", "signing_key_file", "socket", "query_socket", "metrics")
     others = {getattr(config, other) for other in (*used, "anchor_file") if other != name}
-    # The database's own files begin with its name.
+    # The database's files (WAL, copies) have names that begin with its own.
     beside = path and path.parent == database.parent and path.name.startswith(database.name)
     if path is not None and (path in others or beside):
         where = f"{config.path}, line {_line_of(text, name)}"

@@ -20,7 +20,7 @@ def init(directory: Path) -> Config:
     """
     file = (directory / "logd.toml").absolute()
     text = template()
-    config = settings.parse(text, file)  # fails here if a path is too long
+    config = settings.parse(text, file)  # parsing raises ConfigError if a path is too long
     for path in (file, config.key_file, config.signing_key_file):
         if os.path.lexists(path):
             raise CannotCreate(f"{path}: exists already, so nothing was created.")

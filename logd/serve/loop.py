@@ -197,7 +197,7 @@ class EventLoop:
             self._worked_s = self._monotonic_s()
 
     def write_anchor(self, *, now: bool = False) -> None:
-        """Writes an anchor to the log if one is due; with `now` if the head has moved."""
+        """Writes an anchor to the log if one is due; with `now`, if the head has moved."""
         store = self._store
         self._anchors.write(store.head, self._monotonic_s(), lasting=store.lasting_head, now=now)
 

@@ -320,7 +320,7 @@ class Analytics:
             yield from self._pages(report, users=part, **params)
 
     def _pages(self, report: str, **params: Any) -> Iterator[Row]:
-        """Yields all rows of a report that pages by `after`."""
+        """Yields all rows of a report whose pages are requested by the parameter `after`."""
         after: Any = None
         for _ in range(REPORT_PAGES_MAX):
             if time.monotonic() > self._until_s:

@@ -65,7 +65,7 @@ class LoginThrottle:
         MovingWindowRateLimiter(self.storage).hit(self.per_address, address)
 
     def succeeded(self, login: str, address: str) -> None:
-        """Resets the account's limit: the failed attempts were its owner's."""
+        """Resets the account's limit, since its owner made the failed attempts."""
         limiter, account = MovingWindowRateLimiter(self.storage), _account_key(login)
         limiter.clear(self.per_account, account, address)
         limiter.clear(_once_in(self.per_account), account, address)

@@ -63,7 +63,7 @@ def login() -> ResponseReturnValue:
     if user is None or not right:
         throttle.failed(address)
         _log_attempt("login_failed", user, address)
-        # One message for both cases, so that it does not disclose which logins exist.
+        # The message is the same in both cases, so that it does not disclose which logins exist.
         form.password.errors = ["The login name or the password is wrong."]
         return render_template("login.html", form=form)
 
