@@ -88,7 +88,7 @@ class ThrottledLog:
         return left_out
 
     def _place(self, lines: dict[int | None, _Line], user: int | None, now_s: float) -> int | None:
-        """Returns the key for a new user: its own, possibly of an idle user, or the shared one."""
+        """Returns the key for a new user's line: the user, in place of an idle one, or _OTHERS."""
         if len(lines) - (_OTHERS in lines) < USERS_MAX:
             return user
         for other, line in lines.items():

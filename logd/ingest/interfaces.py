@@ -51,7 +51,7 @@ AnOutbox = TypeVar("AnOutbox", bound=Outbox)
 
 
 class Directory(Protocol[AnOutbox]):
-    """The methods of `outbox_directory.OutboxDirectory` that the core uses, documented there."""
+    """The methods that the core uses of `outbox_directory.OutboxDirectory`, documented in it."""
 
     def names(self) -> Iterable[tuple[str, int, int]]: ...
     def has(self, name: str) -> bool: ...

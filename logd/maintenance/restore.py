@@ -228,7 +228,7 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
             (LOST_CLAIMED,),
         )
     )
-    # Watermarks recorded by an earlier restore, of producers not seen since.
+    # The watermarks that an earlier restore recorded, for producers that have sent nothing since.
     earlier: dict[tuple[int, str], int] = {}
     if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'replaced'").fetchone():
         rows = connection.execute("SELECT uid, key, watermark FROM replaced")

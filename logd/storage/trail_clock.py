@@ -187,6 +187,6 @@ class TrailClock:
             raise clock_refusal(what, why)
 
     def _reason_to_distrust(self, now: Reading) -> str | None:
-        # Read again, since a command may have stored another reading.
+        # The stored reading is read again, since a command may have stored another one.
         self._seen = load(self._store.connection)
         return readings.implausible(self._seen, now)

@@ -48,7 +48,7 @@ class DurableTracker:
         if not (event.unknown_recorded or nested):
             self._producers.replace_if_removed()
         if event.is_stored:
-            return Outcome.STORED  # it was stored while this thread waited for the guard
+            return Outcome.STORED  # the event was stored while this thread waited for the guard
         if not (event.unknown_recorded or nested):
             self._record_unknown(event)
         self.unknown_count += 1
