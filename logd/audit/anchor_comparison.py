@@ -138,7 +138,7 @@ class Comparison:
     unreadable: LogdError | None = None
 
     def describe(self, head: Head) -> Iterator[str]:
-        """Yields the result as lines for display, for a trail that ends with `head`."""
+        """Yields lines for display, of a trail that ends with `head`."""
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
