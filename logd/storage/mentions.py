@@ -241,7 +241,7 @@ def _is_identity(key: str) -> bool:
 
 
 def _free(key: str, taken: set[str]) -> str:
-    """The key, with a number if the map has it already: two persons of it may be erased."""
+    """Returns the key, with a number if the map has it: several erased persons may be keys."""
     number, free = 1, key
     while free in taken:
         number += 1

@@ -44,7 +44,7 @@ class GuardedPart(Protocol):
 
 
 class GuardedProducers(GuardedPart, Protocol):
-    """The guarded part that has descriptors and mappings of its process."""
+    """The part under the guard that has a process's producers, with descriptors and mappings."""
 
     def release_inherited(self) -> None:
         """Closes descriptors and mappings that this process inherited from its parent."""
