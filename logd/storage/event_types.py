@@ -46,7 +46,7 @@ class BatchTypes:
     """The types of one batch: the number of each, and which are new."""
 
     ids: dict[str, int]
-    # For each type of the batch its number, and the uid that introduced it.
+    # For each new type its number, and the uid that introduced it.
     new: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
