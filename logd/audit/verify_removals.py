@@ -190,7 +190,7 @@ def _check_removals(
 
 
 def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int) -> None:
-    """Reports removed events whose id is not before `end`, the first id after the last batch."""
+    """Whether all removed events have ids before `end`, the first after the last batch."""
     if schema_version(connection) < 3:
         return
     row = connection.execute(
@@ -223,7 +223,7 @@ def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -
 
 
 def _is_recorded(connection: Connection, event_id: int, expected: Mapping[str, object]) -> bool:
-    """Whether the event is internal and has all of the expected properties."""
+    """Whether that event is internal and has all of these properties."""
     row = connection.execute(
         "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
         (event_id,),

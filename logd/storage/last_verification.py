@@ -62,7 +62,7 @@ def read_verification(database: Path) -> Integrity | None:
     try:
         with path_of(database).open("rb") as file:
             fields = json.loads(file.read(FILE_BYTES_MAX))
-        # A file of an earlier version has no `answer`.
+        # An earlier version's file has no answer.
         fields.setdefault("answer", WHOLE if fields["whole"] else NOT_WHOLE)
         return Integrity(**fields)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
