@@ -1,4 +1,4 @@
-"""Writes files atomically: beside their place, flushed to disk, then renamed."""
+"""Writes files atomically: beside their place, flushed to disk, then renamed; and reads them."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ def replace_file(path: Path, data: bytes, owner: os.stat_result) -> None:
             Path(name).unlink()
         raise
     sync_path(path.parent)
+
+
+def read_regular(path: Path, bytes_max: int = -1) -> bytes:
+    """Reads a regular file, or its first bytes. Raises OSError, also for any other kind of file:
+    whoever waits for the writer of a FIFO waits for ever.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(bytes_max)
+    finally:
+        os.close(fd)
 
 
 def _check_kind(path: Path) -> None:

@@ -18,7 +18,7 @@ from logd.storage.database import Connection
 from logd.storage.hash_chain import GENESIS
 from logd.storage.trail_id import read_trail_id
 from logd.storage.tree import NotKept, Tree
-from logd.storage.tree_head import Head, has_tree, read_head
+from logd.storage.tree_head import has_tree
 from logd_wire.schema import Malformed
 from logd_wire.wire import unpack_props
 
@@ -103,9 +103,9 @@ class _Mismatches:
         missing = self.beyond if anchor.head.batch > end else self.gone
         (missing if digest is None else self.other).add(anchor)
 
-    def findings(self, head: Head, last: Anchor | None) -> Iterator[str]:
+    def findings(self, end: int, last: Anchor | None) -> Iterator[str]:
         for bad, what in (
-            (self.beyond, f"is missing, the trail ends with batch {head.batch}: its end was cut"
+            (self.beyond, f"is missing, the trail ends with batch {end}: its end was cut"
                           " off, or an older copy was put in the database's place"),
             (self.other, "has another hash: the chain was rebuilt, or another database was put in "
                          "this one's place"),
@@ -124,6 +124,7 @@ class Comparison:
     `unreadable` has the error.
     """
 
+    end: int = 0  # the trail's last batch
     compared: int = 0
     pruned: int = 0  # the number of anchors whose batches are gone, so that they cannot be compared
     # The number of lines that do not match and that no daemon of this trail wrote.
@@ -137,8 +138,8 @@ class Comparison:
     not_proven: str | None = None
     unreadable: LogdError | None = None
 
-    def describe(self, head: Head) -> Iterator[str]:
-        """Yields lines for display, of a trail that ends with `head`."""
+    def describe(self) -> Iterator[str]:
+        """Yields lines for display."""
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
@@ -166,7 +167,7 @@ class Comparison:
                 f"the anchors begin with {self.first}: they do not show changes made before that"
             )
         if self.last is not None:
-            newer = head.batch - self.last.head.batch
+            newer = self.end - self.last.head.batch
             yield (
                 f"anchors: {self.compared:,} compared, up to {self.last}"
                 f"; {newer:,} batches are newer than the last"
@@ -249,9 +250,9 @@ class _Comparer:
     def finish(self, since_ns: int | None) -> Comparison:
         """Returns the result; only anchors of `since_ns` or later were added, if it is given."""
         found = self.found
-        head, _ = read_head(self._connection)
+        end = found.end = self._hashes.last
         for mismatches in (self._without_id, self._mismatches):
-            found.findings += mismatches.findings(head, found.last)
+            found.findings += mismatches.findings(end, found.last)
         foreign = self._foreign
         if foreign.first is not None:
             what = (
@@ -262,7 +263,7 @@ class _Comparer:
             )
             found.findings.append(_finding(foreign.first, foreign.count, what, found.last))
         # That the trail was empty once proves nothing of what it holds.
-        proven = found.last is not None and (found.last.head.batch > 0 or head.batch == 0)
+        proven = found.last is not None and (found.last.head.batch > 0 or end == 0)
         if not found.findings and found.unreadable is not None:
             found.not_proven = str(found.unreadable)
         elif not found.findings and not proven:

@@ -12,7 +12,6 @@ from logd.config.settings import Config
 from logd.errors import EXIT_NOT_WHOLE, EXIT_OK, EXIT_TEMPORARY, KeyFileError, LogdError
 from logd.storage.database import Connection, DatabaseError, damage
 from logd.storage.last_verification import NOT_PROVEN, NOT_WHOLE, WHOLE
-from logd.storage.tree_head import read_head
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def compare_anchors(
         notes.append(f"the signatures of anchors are not checked: {error}")
     try:
         found = compare(connection, logged, config.former_trails, since_ns, signatures)
-        notes += found.describe(read_head(connection)[0])
+        notes += found.describe()
     except DatabaseError as error:
         return Anchored([f"anchors: cannot be compared: {damage(error)}"])
     return Anchored(found.findings, notes, found.not_proven, found.unreadable)

@@ -129,6 +129,10 @@ class BatchesCheck:
                 self._verdict.add_finding(
                     f"{batch}: its hash does not follow from the batch before it"
                 )
+        elif losses and self._tree:  # a collapse leaves the batch before it
+            self._verdict.add_finding(
+                f"{batch}: its losses cannot be verified without batch {batch.id - 1}"
+            )
 
     def _sum_up(self, first: int, end: int) -> None:
         if self.result.summed:

@@ -11,6 +11,7 @@ from logd.audit.verify_rows import FINDINGS_MAX, BatchRow, RowCursor, Verdict, c
 from logd.storage import batch_hash, hash_chain, merkle
 from logd.storage.database import Connection
 from logd.storage.migrations import schema_version
+from logd.storage.tree import NotKept, Tree
 from logd.storage.tree_head import has_tree
 from logd_wire.schema import INTERNAL_TYPES, Malformed
 from logd_wire.wire import unpack_props
@@ -44,9 +45,10 @@ class Restored:
 
     def combined(self) -> bytes | None:
         """Returns the one hash over them that a chained batch has; None as `root`."""
-        if [place for place, _level, _digest in sorted(self.blocks)] != list(range(self.events)):
+        blocks = sorted(self.blocks)
+        if [block[:2] for block in blocks] != [(place, 0) for place in range(self.events)]:
             return None
-        return hash_chain.combine(digest for _place, _level, digest in sorted(self.blocks))
+        return hash_chain.combine(digest for _place, _level, digest in blocks)
 
 
 class Removed:
@@ -104,6 +106,8 @@ class Removed:
         ]
         blocks += [(event - first, level, digest) for event, level, digest in kept]
         none_left = 0 < len(gone) == batch.events and not again
+        if none_left and kept:
+            self._verdict.add_finding(f"{batch}: leaf of event {kept[0][0]}: no event needs it")
         return Restored(batch.events, gone, none_left, blocks)
 
     def _gone(self, first: int, end: int) -> set[int]:
@@ -190,7 +194,7 @@ def _check_removals(
 
 
 def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int) -> None:
-    """Whether all removed events have ids before `end`, the first after the last batch."""
+    """Whether all removed events, and leaves of them, have ids from 1 to before `end`."""
     if schema_version(connection) < 3:
         return
     row = connection.execute(
@@ -198,19 +202,32 @@ def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int)
     ).fetchone()
     if row is not None:
         verdict.add_finding(f"removal of event {row[0]}: no batch contains it")
+    row = connection.execute(
+        "SELECT event FROM leaf WHERE (event < 1 OR event >= ?) LIMIT 1", (end,)
+    ).fetchone()
+    if row is not None:
+        verdict.add_finding(f"leaf of event {row[0]}: no batch contains it")
 
 
 def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -> None:
     """Reports missing batches that were not collapsed, and collapses that no event records."""
     batches = events = 0
-    for row in connection.execute("SELECT id, event, first, last, batches, events FROM collapse"):
+    latest: Any = None
+    ranges = set[tuple[int, int]]()
+    for row in connection.execute(
+        "SELECT id, event, first, last, batches, events FROM collapse ORDER BY id"
+    ):
         number, event_id, *numbers = row
         if not check_row(row, row_checks.COLLAPSE, f"collapse {ascii(number)[:40]}", verdict):
             continue
         batches, events = batches + row[4], events + row[5]
+        latest = row
+        ranges.add((row[2], row[3]))
         props = dict(zip(("first", "last", "batches", "events"), numbers, strict=True))
         if not _is_recorded(connection, event_id, {"collapse": number, **props}):
             verdict.add_finding(f"collapse {number}: event {event_id} does not record it")
+    if latest is not None:
+        _check_root(connection, verdict, *latest[:2])
     last, rows, present = connection.execute(
         "SELECT coalesce(max(id), 0), count(*), coalesce(sum(events), 0) FROM batch WHERE id > 0"
     ).fetchone()
@@ -218,23 +235,64 @@ def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -
     if missing != (batches, events):
         verdict.add_finding(
             f"{missing[0]} batches with {missing[1]} events are not there any more, the trail"
-            f" records that of {batches} with {events}"
+            f" records that of {batches} with {events}{_first_missing(connection, ranges)}"
         )
+
+
+def _check_root(connection: Connection, verdict: Verdict, collapse: int, event_id: int) -> None:
+    """Whether the tree still has the root that a collapse has recorded. Of an earlier one it may
+    not be known any more.
+    """
+    props = _internal_props(connection, event_id)
+    size, root = props.get("size"), props.get("root")
+    if type(size) is not int:
+        return  # that it does not record the collapse is reported
+    try:
+        if Tree(connection).root_at(size).hex() == root:
+            return
+    except NotKept:
+        pass
+    verdict.add_finding(
+        f"the tree's hash over batches 1 to {size} is not the one that collapse {collapse} recorded"
+    )
+
+
+def _first_missing(connection: Connection, collapsed: Iterable[tuple[int, int]]) -> str:
+    """Names the first batches without a row that are in no range of collapsed ones."""
+    ranges, covered = iter(sorted(collapsed)), 0
+    following = next(ranges, None)
+    for first, last in connection.execute(
+        "SELECT before + 1, id - 1 FROM (SELECT id, lag(id, 1, 0) OVER (ORDER BY id) AS before"
+        " FROM batch WHERE id > 0) WHERE id > before + 1"
+    ):
+        start = max(first, covered + 1)
+        while start <= last and following is not None and following[0] <= start:
+            covered = max(covered, following[1])
+            start, following = max(start, covered + 1), next(ranges, None)
+        if start <= last:
+            return f": batch {start} to {last} is recorded nowhere"
+    return ""
 
 
 def _is_recorded(connection: Connection, event_id: int, expected: Mapping[str, object]) -> bool:
     """Whether that event is internal and has all of these properties."""
+    props = _internal_props(connection, event_id)
+    return all(
+        type(props.get(key)) is type(value) and props.get(key) == value
+        for key, value in expected.items()
+    )
+
+
+def _internal_props(connection: Connection, event_id: int) -> Mapping[str, Any]:
+    """The properties of that event; none if it is not an internal one."""
     row = connection.execute(
         "SELECT t.name, e.props FROM event e JOIN event_type t ON t.id = e.type WHERE e.id = ?",
         (event_id,),
     ).fetchone()
     if row is None or row[0] not in INTERNAL_TYPES:
-        return False
+        return {}
     try:
         props = unpack_props(row[1])
     except Malformed:
-        return False
-    return isinstance(props, dict) and all(
-        type(props.get(key)) is type(value) and props.get(key) == value
-        for key, value in expected.items()
-    )
+        return {}
+    return props if isinstance(props, dict) else {}

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from logd.audit.verify_batches import BatchRange
-from logd.audit.verify_rows import Verdict
+from logd.audit.verify_rows import FINDINGS_MAX, Verdict
 from logd.storage import merkle
 from logd.storage.database import Connection
-from logd.storage.tree import TILE_BATCHES, TILE_LEVEL, Tree
+from logd.storage.hash_chain import read_chained
+from logd.storage.tree import TILE_BATCHES, TILE_LEVEL, Tree, as_hash
 from logd_wire.schema import INT64_MAX
 
 LEVELS = range(TILE_LEVEL, 64, TILE_LEVEL)
@@ -28,24 +29,29 @@ class TreeCheck:
 
     def check(self, ranges: Iterable[BatchRange]) -> None:
         """Checks the tiles that have batches of these ranges, and all above them."""
-        tiles = {
-            tile
-            for part in ranges
-            for tile in range(
-                part.after >> TILE_LEVEL, (part.upto + TILE_BATCHES - 1) >> TILE_LEVEL
-            )
-        }
-        for tile in sorted(tiles):
-            self._check_tile(tile)
+        done = 0
+        for part in sorted(ranges, key=lambda part: part.after):
+            first = max(done, part.after >> TILE_LEVEL)
+            done = max(first, (part.upto + TILE_BATCHES - 1) >> TILE_LEVEL)
+            for tile in range(first, done):
+                if len(self._verdict.findings) > FINDINGS_MAX:
+                    break  # a made-up number of a batch makes the tree as large as it likes
+                self._check_tile(tile)
         for level in LEVELS:
             self._check_level(level)
-        (others,) = self._connection.execute(
-            "SELECT count(*) FROM node WHERE level < 0 OR (level >= ? AND level % ?)"
-            " OR position < 0 OR (level < ? AND (position + 1) << level > ?)",
-            (TILE_LEVEL, TILE_LEVEL, TILE_LEVEL, self._size >> TILE_LEVEL << TILE_LEVEL),
+        others, level, position = self._connection.execute(
+            "SELECT count(*), quote(level), quote(position) FROM node"
+            " WHERE typeof(level) <> 'integer' OR typeof(position) <> 'integer' OR position < 0"
+            " OR level < 0 OR level > ?1 OR (level >= ?2 AND level % ?2)"
+            " OR (level < ?2 AND position >= ?3 >> level)",
+            (LEVELS[-1], TILE_LEVEL, self._size >> TILE_LEVEL << TILE_LEVEL),
         ).fetchone()
         if others:
-            self._verdict.add_finding(f"{others} nodes do not belong to the tree")
+            self._verdict.add_finding(
+                f"{others} nodes do not belong to the tree, one of them of level {level[:40]} at"
+                f" {position[:40]}"
+            )
+        self._check_chained()
 
     def head(self) -> bytes:
         """Returns the root over all batches. Raises NotKept."""
@@ -54,7 +60,10 @@ class TreeCheck:
     def _check_tile(self, tile: int) -> None:
         first = tile * TILE_BATCHES
         end = min(self._size, first + TILE_BATCHES)
-        stored = self._stored(TILE_LEVEL, tile)
+        row = self._connection.execute(
+            "SELECT hash FROM node WHERE level = ? AND position = ?", (TILE_LEVEL, tile)
+        ).fetchone()
+        stored = row and row[0]
         pieces = list(self._tree.pieces(first, end))
         if not pieces and stored is not None:
             return  # all of the tile is collapsed, and the levels above cover it
@@ -64,7 +73,7 @@ class TreeCheck:
             if place > block.size:
                 self._verdict.add_finding(f"batch {first + block.size + 1} to {leaf}: removed")
                 return
-            if place < block.size or place & ((1 << level) - 1):
+            if place < block.size:
                 self._verdict.add_finding(
                     f"batch {leaf + 1}: a node of the tree stands for it, though it is there"
                 )
@@ -83,23 +92,53 @@ class TreeCheck:
             "SELECT count(*), min(position), max(position) FROM node WHERE level = ?", (level,)
         ).fetchone()
         if rows != complete or (rows and (low, high) != (0, complete - 1)):
+            wrong = query(
+                "SELECT place FROM (SELECT position, row_number() OVER (ORDER BY position) - 1"
+                " AS place FROM node WHERE level = ?) WHERE position <> place LIMIT 1",
+                (level,),
+            ).fetchone() or (min(rows, complete),)
             self._verdict.add_finding(
-                f"the tree has {rows} nodes of level {level}, {complete} should be there"
+                f"the tree has {rows} nodes of level {level}, {complete} should be there:"
+                f" not so from batch {(wrong[0] << level) + 1} on"
             )
-        for position in range(complete if level > TILE_LEVEL else 0):
+        if level == TILE_LEVEL:
+            return  # compared tile by tile
+        for position, stored in query(
+            "SELECT position, hash FROM node WHERE level = ? AND position >= 0 AND position < ?"
+            " AND typeof(position) = 'integer' ORDER BY position",
+            (level, complete),
+        ):
             below = query(
                 "SELECT hash FROM node WHERE level = ? AND position >= ? AND position < ?"
                 " ORDER BY position",
                 (level - TILE_LEVEL, position << TILE_LEVEL, (position + 1) << TILE_LEVEL),
             ).fetchall()
-            digest = merkle.root([digest for (digest,) in below])
-            self._compare(level, position, self._stored(level, position), digest)
+            digest = merkle.root([as_hash(digest) for (digest,) in below])
+            self._compare(level, position, stored, digest)
 
-    def _stored(self, level: int, position: int) -> object:
-        row = self._connection.execute(
-            "SELECT hash FROM node WHERE level = ? AND position = ?", (level, position)
-        ).fetchone()
-        return row and row[0]
+    def _check_chained(self) -> None:
+        """Checks up to where the chain is said to reach, by the batches next to its end."""
+        query, chained = self._connection.execute, read_chained(self._connection)
+        before, low = query(
+            "SELECT id, first_event + events - 1 FROM batch WHERE id BETWEEN 1 AND ?"
+            " ORDER BY id DESC LIMIT 1",
+            (chained.batches,),
+        ).fetchone() or (0, 0)
+        after, high = query(
+            "SELECT id, first_event - 1 FROM batch WHERE id > ? ORDER BY id LIMIT 1",
+            (chained.batches,),
+        ).fetchone() or (None, low)
+        # Rows of batches next to it may be gone, with their events: then it is between the others.
+        if before == chained.batches:
+            high = low
+        elif after == chained.batches + 1:
+            low = high
+        numbers = type(low) is type(high) is int  # other batches are reported as changed
+        if chained.batches > self._size or (numbers and not low <= chained.events <= high):
+            self._verdict.add_finding(
+                f"the record that the former hash chain reaches up to batch {chained.batches} and"
+                f" event {chained.events} was changed"
+            )
 
     def _compare(self, level: int, position: int, stored: object, computed: bytes) -> None:
         if stored != computed:

@@ -82,8 +82,10 @@ def forget(
     but not who.
 
     Where several applications log here, the same id may be another person in each: --app erases
-    only what one of them has sent, with the readings of its reports and the excerpts of its refused
-    input, now and when it arrives later. `logd person` shows what would go.
+    only what one of them has sent, now and when it arrives later, with the readings of its reports
+    and the excerpts of all input that was refused of the users that it runs as. Of input that was
+    made before this moment and is refused later, the excerpts of all applications are left out,
+    since whose they are is not known. `logd person` shows what would go.
 
     The person is also erased from a backup when it is restored: a list of tokens, kept in the
     database and in a file `forgotten` beside it and beside each backup, identifies the person

@@ -98,7 +98,12 @@ def load(path: str | os.PathLike[str]) -> Config:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"{file}: cannot be read: {why}") from error
-    return parse(text, file.absolute())
+    place = file.absolute()
+    try:
+        str(place).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{place}: this path is not valid text (UTF-8); move it.") from error
+    return parse(text, place)
 
 
 def parse(text: str, file: Path) -> Config:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from logd.batch import BATCHES_COLLAPSED, Batch
 from logd.storage import merkle, removal_log
 from logd.storage.database import Connection
+from logd.storage.hash_chain import read_chained
 from logd.storage.store import Store
 from logd.storage.tree import TILE_BATCHES, TILE_LEVEL, Piece, Tree
 
@@ -75,11 +76,21 @@ def _find(connection: Connection, tile: int) -> tuple[_Tile, int]:
         (tile * TILE_BATCHES, (tile + 1) * TILE_BATCHES),
     ).fetchall()
     runs = _removed(connection, rows[0][1], rows[-1][2])
-    at = 0
+    at, empty = 0, list[tuple[int, int, int]]()
     for batch, first, end, has_losses in rows:
         while at < len(runs) and runs[at][1] <= first:
             at += 1
         if not has_losses and at < len(runs) and runs[at][0] <= first < end <= runs[at][1]:
+            empty.append((batch, first, end))
+    chained = read_chained(connection).batches
+    last = (tile + 1) * TILE_BATCHES
+    staying = {row[0] for row in rows}.difference(batch for batch, _first, _end in empty)
+    if connection.execute("SELECT 1 FROM batch WHERE id = ?", (last + 1,)).fetchone():
+        staying.add(last + 1)
+    for batch, first, end in empty:
+        # The losses of a batch of the former chain are in its hash alone, which is verified with
+        # the hash of the batch before it.
+        if batch + 1 > chained or batch + 1 not in staying:
             found.batches.append(batch)
             found.events.append((first, end))
     return found, rows[-1][2]
@@ -111,6 +122,9 @@ def _write(store: Store, tiles: Sequence[_Tile], now_ns: int) -> None:
 
     def work(connection: Connection, batch: Batch) -> None:
         tree = Tree(connection)
+        # Nothing else in the trail shows what the nodes that replace batches were.
+        size = tree.size()
+        root = {"size": size, "root": tree.root_at(size).hex()}
         for tile in tiles:
             _replace_by_nodes(connection, tree, tile)
             for first, end in _joined(tile.events):
@@ -126,7 +140,7 @@ def _write(store: Store, tiles: Sequence[_Tile], now_ns: int) -> None:
             "INSERT INTO collapse VALUES (?, ?, ?, ?, ?, ?)",
             (number, store.next_event, *numbers.values()),
         )
-        props = {"collapse": number, **numbers}
+        props = {"collapse": number, **numbers, **root}
         store.append_internal_event(batch, BATCHES_COLLAPSED, props, now_ns)
 
     store.transact(work, now_ns, flush=False)

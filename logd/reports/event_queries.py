@@ -20,6 +20,8 @@ from logd_wire.wire import unpack_props
 COMPLETIONS_MAX = 5000
 TYPES_MAX = 5000
 DAYS_MAX = 3700
+# Of the properties in a page: each may name persons, and the reading has to list all of them.
+PROPS_BYTES_MAX = 512 * 1024
 BUCKETS_MAX = 100
 # The types that reports use if they are requested without a type.
 DAILY_TYPE = "page_view"
@@ -136,11 +138,27 @@ def _latest(connection: Connection, parameters: Parameters, **wanted: Any) -> An
     limit = page_limit(parameters)
     parameters.done()
     found = time_order.newest(connection, **wanted, before=before, limit=limit + 1)
-    page = [event.id for event in found[:limit]]
+    page = _fitting(connection, [event.id for event in found[:limit]])
     rows = {row["id"]: row for row in _event_rows(connection, question_marks(page), page)}
     # An event of `page` may have been removed since `page` was read.
     answer = Answer([rows[one] for one in page if one in rows])
-    return _marked(Answer(answer.rows, page[-1] if len(found) > limit else None))
+    return _marked(Answer(answer.rows, page[-1] if len(found) > len(page) else None))
+
+
+def _fitting(connection: Connection, ids: list[int]) -> list[int]:
+    """Returns the first ids, of events that are no more than one reading can list persons of."""
+    sizes = dict(
+        connection.execute(
+            f"SELECT id, length(props) FROM event WHERE id IN ({question_marks(ids)})",  # noqa: S608 - question marks only
+            ids,
+        ).fetchall()
+    )
+    size = 0
+    for count, event_id in enumerate(ids):
+        size += sizes.get(event_id, 0)
+        if count and size > PROPS_BYTES_MAX:
+            return ids[:count]
+    return ids
 
 
 def _marked(answer: Answer) -> Answer:

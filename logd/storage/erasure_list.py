@@ -14,7 +14,7 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
-from logd.atomic_file import replace_file
+from logd.atomic_file import read_regular, replace_file
 from logd.batch import Producer
 from logd.errors import DatabaseDamaged, cannot_write
 from logd.storage import boundaries
@@ -149,7 +149,7 @@ def read_file(path: Path) -> dict[bytes, int]:
     """
     entries: dict[bytes, int] = {}
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = read_regular(path).decode("ascii").splitlines()
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -160,7 +160,7 @@ def read_file(path: Path) -> dict[bytes, int]:
         try:
             token, until_ns = line.split()
             entry = {bytes.fromhex(token): int(until_ns)}
-            if len(token) != 2 * TOKEN_BYTES:
+            if len(token) != 2 * TOKEN_BYTES or not 0 <= int(until_ns) <= INT64_MAX:
                 raise ValueError
         except ValueError as error:
             raise DatabaseDamaged(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import msgpack
 
+from logd.errors import DatabaseCorrupt
 from logd.storage.database import Connection
 
 GENESIS = bytes(32)
@@ -29,8 +30,11 @@ class Chained:
 
 
 def read_chained(connection: Connection) -> Chained:
-    """Returns how far the chain of a trail reaches that has a tree."""
-    return Chained(*connection.execute("SELECT batches, events FROM chained").fetchone())
+    """Returns how far the chain of a trail reaches that has a tree. Raises DatabaseCorrupt."""
+    row = connection.execute("SELECT batches, events FROM chained").fetchone()
+    if row is None or not all(type(number) is int for number in row):
+        raise DatabaseCorrupt("the record of how far the former hash chain reaches was changed")
+    return Chained(*row)
 
 
 def combine(hashes: Iterable[bytes]) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from logd.atomic_file import replace_file
+from logd.atomic_file import read_regular, replace_file
 from logd.config.settings import Config
 
 BACKUP = "backup"
@@ -52,8 +52,7 @@ def recorded(config: Config, command: str) -> Iterator[None]:
 def read_runs(database: Path) -> Mapping[str, Run]:
     """Returns the last runs by command; empty if none was recorded or the file cannot be read."""
     try:
-        with path_of(database).open("rb") as file:
-            found = json.loads(file.read(FILE_BYTES_MAX))
+        found = json.loads(read_regular(path_of(database), FILE_BYTES_MAX))
         return {name: Run(**found[name]) for name in (BACKUP, PRUNE) if name in found}
     except (OSError, ValueError, TypeError):
         return {}

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from logd.atomic_file import replace_file
+from logd.atomic_file import read_regular, replace_file
 from logd.config.settings import Config
 from logd.errors import cannot_write
 
@@ -60,8 +60,7 @@ def record_verification(config: Config, integrity: Integrity) -> None:
 def read_verification(database: Path) -> Integrity | None:
     """Returns the last result; None if there is none, or its file cannot be read."""
     try:
-        with path_of(database).open("rb") as file:
-            fields = json.loads(file.read(FILE_BYTES_MAX))
+        fields = json.loads(read_regular(path_of(database), FILE_BYTES_MAX))
         # An earlier version's file has no answer.
         fields.setdefault("answer", WHOLE if fields["whole"] else NOT_WHOLE)
         return Integrity(**fields)

@@ -94,12 +94,18 @@ class PersonKeys:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        stems = {_normal(name) for name in (*names, *OWN_KEYS)}
+        self.names = frozenset(names)
+        stems = {_normal(name) for name in (*self.names, *OWN_KEYS)}
         plural = {stem for stem in stems if stem.endswith(b"s") and not stem.endswith(b"ss")}
         plural |= {stem + end for stem in stems for end in (b"s", b"ids")}
         self._places = dict.fromkeys(stems | {stem + b"id" for stem in stems}, _Place.ONE)
         self._places |= dict.fromkeys(plural, _Place.MANY)
         self._known: dict[str, _Place] = {}  # the places of keys that were seen, to save work
+
+    def extended(self, names: Iterable[str]) -> PersonKeys:
+        """These keys and further ones."""
+        every = self.names.union(names)
+        return self if every == self.names else PersonKeys(every)
 
     def may_name(self, props: bytes) -> bool:
         """Whether packed properties have a person key; most events are skipped by this check alone.

@@ -308,13 +308,21 @@ MIGRATIONS: list[tuple[str, str]] = [
             hash BLOB NOT NULL,
             PRIMARY KEY (level, position)
         ) WITHOUT ROWID;
-        INSERT INTO node
-        SELECT 8, (id - 1) >> 8, tree_block(id,
-            tree_leaf(id, stored_ns, first_event, events, leaves_hash, hash))
-        FROM batch GROUP BY 2 HAVING count(*) = 256;
+        -- Tile by tile: to group all batches takes memory for each of them. A tile that lacks some
+        -- has no hash, and is left to `logd verify`.
+        WITH RECURSIVE tile (n) AS
+            (SELECT 0 UNION ALL SELECT n + 1 FROM tile WHERE n < (SELECT max(id) >> 8 FROM batch))
+        INSERT OR IGNORE INTO node
+        SELECT 8, n, (SELECT iif(count(*) = 256, tree_block(id,
+            tree_leaf(id, stored_ns, first_event, events, leaves_hash, hash)), NULL)
+            FROM batch WHERE id > n << 8 AND id <= (n + 1) << 8)
+        FROM tile;
         INSERT INTO node
         SELECT 16, position >> 8, tree_block(position, hash)
         FROM node WHERE level = 8 GROUP BY 2 HAVING count(*) = 256;
+        INSERT INTO node
+        SELECT 24, position >> 8, tree_block(position, hash)
+        FROM node WHERE level = 16 GROUP BY 2 HAVING count(*) = 256;
         CREATE TABLE collapse (             -- one for each step that removed rows of batches
             id INTEGER PRIMARY KEY,
             event INTEGER NOT NULL,         -- the internal event that records it

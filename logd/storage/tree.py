@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 from logd.errors import DatabaseCorrupt
 from logd.storage import merkle
@@ -76,7 +77,7 @@ class Tree:
                 (base, position << width, (position + 1) << width),
             ).fetchall()
             if len(rows) == 1 << width:
-                return merkle.root([digest for (digest,) in rows])
+                return merkle.root([as_hash(digest) for (digest,) in rows])
             # Nodes are missing: `verify` reports it, and the rest goes on as long as it can.
             return merkle.node_hash(
                 self.block(level - 1, 2 * position), self.block(level - 1, 2 * position + 1)
@@ -84,7 +85,7 @@ class Tree:
         first, end = position << level, (position + 1) << level
         block = merkle.Growing()
         for place, piece_level, digest in self.pieces(first, end):
-            if place - first == block.size and piece_level <= level:
+            if place - first == block.size:
                 block.append_block(piece_level, digest)
         if block.size == end - first:
             return block.root()
@@ -113,14 +114,24 @@ class Tree:
                 " AND position < ?",
                 (level, first >> level, end >> level),
             ).fetchall():
-                yield position << level, level, digest
+                if type(position) is int:  # others do not belong to the tree: `verify` reports them
+                    yield position << level, level, as_hash(digest)
 
 
-def leaf_of(row: Sequence[int | bytes], chained: int) -> bytes:
+def as_hash(value: object) -> bytes:
+    """Returns a hash that was read; nothing for what is none, so that what it is part of is not
+    right either: `verify` reports it.
+    """
+    return value if type(value) is bytes else b""
+
+
+def leaf_of(row: Sequence[Any], chained: int) -> bytes:
     """Returns the leaf of a batch's row; those up to `chained` are of the chain."""
-    if row[0] > chained:  # type: ignore[operator]
-        return row[5]  # type: ignore[return-value]
-    return merkle.leaf_hash(chained_entry(*row))  # type: ignore[arg-type]
+    if row[0] > chained:
+        return as_hash(row[5])
+    valid = all(type(number) is int for number in row[:4])
+    valid = valid and all(type(digest) is bytes for digest in row[4:])
+    return merkle.leaf_hash(chained_entry(*row)) if valid else b""
 
 
 def kept_nodes(size: int, completed: Sequence[bytes]) -> list[tuple[int, int, bytes]]:

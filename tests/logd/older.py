@@ -16,7 +16,13 @@ from tests.logd.rebuilding import rebuild
 EVENTS_PER_BATCH = 5000
 
 
-def older(path: Path, key: bytes, schema: int, events: Iterable[Event]) -> None:
+def older(
+    path: Path,
+    key: bytes,
+    schema: int,
+    events: Iterable[Event],
+    per_batch: int = EVENTS_PER_BATCH,
+) -> None:
     """Makes a database of that schema with these events, of one producer that has ended."""
     connection = connect(path, key)
     rollups.add_functions(connection)
@@ -35,7 +41,7 @@ def older(path: Path, key: bytes, schema: int, events: Iterable[Event]) -> None:
     connection.execute(
         "INSERT INTO producer VALUES (1, 1000, '00000000000000aa', 0, 0, 1, 'earlier', 1, 1, 1)"
     )
-    while part := list(islice(remaining, EVENTS_PER_BATCH)):
+    while part := list(islice(remaining, per_batch)):
         batch += 1
         for event in part:
             if event.type not in types:

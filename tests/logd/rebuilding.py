@@ -47,20 +47,14 @@ def rebuild(connection: Connection) -> None:
     connection.execute("BEGIN")
     tree = has_tree(connection)
     chained = read_chained(connection).batches if tree else 2**62
-    head, rollups = hash_chain.GENESIS, Rollups(by_time=by_time(connection))
-    blocks: dict[int, tuple[int, int]] = {}
+    head, sums = hash_chain.GENESIS, _Sums(connection)
     batches = connection.execute("SELECT id, stored_ns, first_event, events FROM batch ORDER BY id")
     for number, stored_ns, first, events in batches.fetchall():
         leaves = []
         for row in connection.execute(_EVENTS, (first, first + events)):
-            _, event_id, _, _, ts_ns, kind, user, props = row
             data = batch_hash.event_data(*row)
             leaves.append(hash_chain.plain(data) if number <= chained else merkle.leaf_hash(data))
-            rollups.days[kind, ts_ns // DAY_NS, user or ""] += 1
-            if kind in SUBJECTS and user is not None:
-                rollups.add_subject(kind, ts_ns, user, unpack_props(props))
-            earliest, latest = blocks.get(event_id >> BLOCK_BITS, (ts_ns, ts_ns))
-            blocks[event_id >> BLOCK_BITS] = min(earliest, ts_ns), max(latest, ts_ns)
+            sums.add(row)
         assert len(leaves) == events
         losses = connection.execute(
             "SELECT p.uid || '-' || p.key, l.first, l.last, l.cause FROM loss l"
@@ -81,13 +75,40 @@ def rebuild(connection: Connection) -> None:
             "UPDATE batch SET leaves_hash = ?, hash = ? WHERE id = ?", (leaves_hash, head, number)
         )
     if tree:
-        _grow(connection, chained)
+        grow(connection, chained)
     _count(connection)
-    _sum_up(connection, rollups, blocks)
+    sums.write(connection)
     connection.execute("COMMIT")
 
 
-def _grow(connection: Connection, chained: int) -> None:
+def recount(connection: Connection) -> None:
+    """Computes roll-ups and blocks of the events that are there."""
+    sums = _Sums(connection)
+    for row in connection.execute(_EVENTS, (1, 2**62)):
+        sums.add(row)
+    sums.write(connection)
+
+
+class _Sums:
+    """The roll-ups and blocks of events."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._rollups = Rollups(by_time=by_time(connection))
+        self._blocks: dict[int, tuple[int, int]] = {}
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        _, event_id, _, _, ts_ns, kind, user, props = row
+        self._rollups.days[kind, ts_ns // DAY_NS, user or ""] += 1
+        if kind in SUBJECTS and user is not None:
+            self._rollups.add_subject(kind, ts_ns, user, unpack_props(props))
+        earliest, latest = self._blocks.get(event_id >> BLOCK_BITS, (ts_ns, ts_ns))
+        self._blocks[event_id >> BLOCK_BITS] = min(earliest, ts_ns), max(latest, ts_ns)
+
+    def write(self, connection: Connection) -> None:
+        _sum_up(connection, self._rollups, self._blocks)
+
+
+def grow(connection: Connection, chained: int) -> None:
     """Computes the tree's nodes anew."""
     connection.execute("DELETE FROM node")
     growing = merkle.Growing()

@@ -10,15 +10,15 @@ from typing import Any
 import msgpack
 import pytest
 
-from logd.batch import Batch
+from logd.batch import Batch, Producer
 from logd.clock.event_age import age_ns
 from logd.errors import StorageBusy
 from logd.maintenance import event_removal, forget, prune, subject_rollups, worker
 from logd.maintenance.event_removal import Steps
-from logd.storage import erasure_list, job_table
+from logd.storage import erasure_list, job_table, stored_users
 from logd.storage.database import Connection
 from logd.storage.job_table import FORGET, PRUNE
-from logd_wire.wire import Event, unpack_props
+from logd_wire.wire import Event, producer_seed, unpack_props
 from tests.logd.made_up_trail import DAY_NS, TYPES, USERS, Trail
 
 pytestmark = pytest.mark.usefixtures("clocks_from_1970")
@@ -316,6 +316,95 @@ def test_a_step_of_a_forget_redacts_as_few_events_as_one_may_remove(
     assert trail.finish(trail.ask(FORGET, users=["anna"])).outcome["redacted"] == 700
     assert sum(steps) == 700 and len(steps) >= 4
     assert all(b"anna" not in event.props for event in trail.rows().values())
+    assert trail.findings() == []
+
+
+def test_a_step_of_a_forget_removes_no_more_events_than_it_may(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of types with a roll-up by subject, and of the others."""
+    monkeypatch.setattr(event_removal, "STEP_EVENTS_MAX", 150)
+    subject = msgpack.packb({"quiz": "a", "score": 0.5})
+    for kind, props in (("page_view", b"\x80"), ("quiz_submitted", subject)):
+        trail.commit([Event(kind, 3, "anna", props) for _ in range(700)])
+    steps: list[int] = []
+    remove = Steps.remove
+
+    def counted(self: Steps, kind: str, ids: Any, recounts: Any, also: Any, **details: Any) -> None:
+        steps.append(len(ids) + sum(map(len, recounts.values())))
+        assert steps[-1] <= self.events_max
+        remove(self, kind, ids, recounts, also, **details)
+
+    monkeypatch.setattr(Steps, "remove", counted)
+    assert trail.finish(trail.ask(FORGET, users=["anna"])).outcome["events"] == 1400
+    assert sum(steps) == 1400 and len(steps) >= 8
+    assert trail.findings() == []
+
+
+def test_a_step_of_a_forget_empties_a_bounded_number_of_excerpts(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forget, "_QUARANTINE_ROWS", 30)
+    batch = Batch(10**4, 10**8)
+    for number in range(100):
+        batch.add_quarantine(1, 2, f"malformed: {number}", b"anna")
+    trail.store.commit(batch, 5)
+    steps: list[int] = []
+    add = job_table.Job.add
+
+    def counted(job: job_table.Job, what: str, number: int) -> None:
+        if what == "quarantine":
+            steps.append(number)
+        add(job, what, number)
+
+    monkeypatch.setattr(job_table.Job, "add", counted)
+    trail.finish(trail.ask(FORGET, users=["anna"]))
+    assert sum(steps) == 100 and max(steps) == 30
+    kept = trail.store.connection.execute("SELECT DISTINCT reason, excerpt FROM quarantine")
+    assert kept.fetchall() == [("malformed", b"")]
+
+
+def test_a_step_of_a_forget_compares_fewer_users_where_each_may_be_of_many_senders(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token of a list is of a person of any sender: each user is compared once for each."""
+    trail.commit([Event("page_view", 3, f"user {number}", b"\x80") for number in range(300)])
+    batch = Batch(10**4, 10**8)
+    for uid in range(2000, 2050):
+        producer = Producer(uid=uid, id=9, seed=producer_seed(9), taken=1)
+        batch.add(producer, 1, Event("page_view", 3, "user 8", b"\x80"), 1)
+    trail.store.commit(batch, 5)
+    monkeypatch.setattr(stored_users, "PAGE_ROWS", 530)
+    pages, sizes = stored_users.pages, []
+
+    def counted(connection: Connection, rows_max: int) -> Iterator[dict[str, int]]:
+        for page in pages(connection, rows_max):
+            sizes.append(len(page))
+            yield page
+
+    monkeypatch.setattr(stored_users, "pages", counted)
+    token = trail.store.erasure_list.token("user 7", 1)
+    job_id = forget.request_reforget(trail.store.connection, {token: 5}, 10**6, 9)
+    trail.worker.poll()
+    assert trail.finish(job_id).outcome["events"] == 1
+    assert sum(sizes) >= 300 and max(sizes) * 50 < 1000
+
+
+def test_a_forget_finds_persons_under_the_keys_that_it_was_asked_with(trail: Trail) -> None:
+    """The daemon may not have reloaded logd.toml since."""
+    props = {"lent_to": "anna", "student": "anna"}
+    trail.commit([Event("page_view", 3, "4", msgpack.packb(props))])
+    job = trail.finish(trail.ask(FORGET, users=["anna"], keys=["lent_to"]))
+    assert job.outcome["redacted"] == 1
+    (event,) = trail.rows().values()
+    assert unpack_props(event.props) == {"lent_to": "(erased)", "student": "anna"}
+    # What arrives late, too: of a producer that is new, its claimed time decides.
+    batch, producer = Batch(10, 10**6), Producer(uid=3, id=7, seed=producer_seed(7), taken=1)
+    late = {"lent_to": "anna", "kid": "anna"}
+    batch.add(producer, 1, Event("page_view", 3, "5", msgpack.packb(late)), 1)
+    trail.store.commit(batch, 46 * DAY_NS)
+    (event,) = (event for event in trail.rows().values() if event.user == "5")
+    assert unpack_props(event.props) == {"lent_to": "(erased)", "kid": "anna"}
     assert trail.findings() == []
 
 

@@ -204,6 +204,17 @@ def test_a_working_directory_that_is_gone_is_named(
     assert "made': the working directory: " in done.stderr
 
 
+def test_a_configuration_under_a_path_that_is_no_text_is_named(
+    stopped: Instance, directory: Path
+) -> None:
+    place = Path(os.fsdecode(os.fsencode(directory) + b"/\xff"))
+    shutil.copytree(stopped.directory, place)
+    for name in ("query", "status", "verify", "run"):
+        done = forked_cli.run([name, "--config", str(place / "logd.toml")])
+        assert done.code == 78, done
+        assert r"\udcff/logd.toml: this path is not valid text" in done.stderr
+
+
 @needs_users
 @pytest.mark.parametrize(
     "arguments",

@@ -119,7 +119,11 @@ def test_a_list_in_a_file_keeps_the_later_time_of_each_and_is_its_owners_alone(
     assert [file.name for file in directory.iterdir()] == ["forgotten"]
 
 
-@pytest.mark.parametrize("line", ["12", "zz 5", f"{TOKEN.hex()} soon", f"{TOKEN.hex()[2:]} 5"])
+@pytest.mark.parametrize(
+    "line",
+    ["12", "zz 5", f"{TOKEN.hex()} soon", f"{TOKEN.hex()[2:]} 5"]
+    + [f"{TOKEN.hex()} {at}" for at in (-1, 2**63, "9" * 5000)],
+)
 def test_an_invalid_line_of_the_list_is_refused_with_its_number(directory: Path, line: str) -> None:
     path = directory / "forgotten"
     path.write_text(f"{OTHER.hex()} 7\n{line}\n")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from logd import instance_lock as lock
-from logd.errors import AlreadyRunning
+from logd.errors import AlreadyRunning, CannotCreate
 from logd.instance_lock import (
     FILE_BYTES,
     PAGE_BYTES,
@@ -266,3 +267,16 @@ def test_the_table_of_report_usage_is_bounded_and_keeps_the_heaviest_user() -> N
         table.of(uid).questions = 1
     assert len(table.rows()) == usage.USERS_MAX
     assert table.rows()[0]["uid"] == 1
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_is_no_file_in_its_place_reads_as_a_missing_one(
+    path: Path, make: Callable[[Path], None]
+) -> None:
+    """And nobody waits for the writer of a FIFO."""
+    make(path)
+    assert read_lock_page(path) == (None, Page())
+    assert read_runtime_stats(path) is None
+    assert lock.read_runtime_files(path) == [] and lock.read_report_usage(path) == []
+    with pytest.raises(CannotCreate, match=r"activity\.db\.lock"), instance_lock(path):
+        pass

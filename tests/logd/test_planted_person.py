@@ -53,6 +53,8 @@ def naming(person: str) -> list[bytes]:
             {"a": {"b": [{"studentId": value}]}, "n": 1},
             {"report": "timeline", "params": {"user": value}},
             {"teacher": {"id": value, "room": 4}},
+            {"Teacher": {"Id": value, "Room": 4}},
+            {"STUDENT_ID": value},
             {"members": [[value], {"id": value}]},
             {"pad": "x" * 5000, "owner": value},  # on pages of its own
         ]
@@ -300,6 +302,9 @@ def test_a_person_is_named_by_a_file_and_an_unknown_application_is_refused(
     assert "too long" in cli("forget", "--yes", "--user-file", str(file), code=2)
     file.write_bytes(b"")
     assert "empty" in cli("forget", "--yes", "--user-file", str(file), code=2)
+    for app in ("root", "0"):  # a user of this machine, and its uid
+        shown = cli("person", "7", "--app", app, "--format", "jsonl").splitlines()[0]
+        assert json.loads(shown)["senders"] == [0]
     said = cli("forget", "7", "--yes", "--app", "nobody-of-that-name", code=2)
     assert "neither a name of apps" in said and "both, school, shop" in said
     file.write_bytes(user.encode())

@@ -13,7 +13,10 @@ from logd.batch import Batch
 from logd.reports.event_queries import COMPLETIONS_MAX, DAYS_MAX, TYPES_MAX
 from logd.reports.ledger_queries import CAUSES
 from logd.reports.parameters import PAGE_ROWS_MAX, BadParameter
+from logd.reports.readings import named_in_rows
 from logd.reports.registry import REPORTS
+from logd.serve.access_events import access_events
+from logd.storage.mentions import DEFAULT_KEYS
 from logd_wire.query import ROWS_MAX, encode_frame
 from tests.logd.test_reports import Trail, quiz, view
 
@@ -174,3 +177,22 @@ def test_a_subject_is_on_one_page_with_all_its_users(
 def test_a_key_of_another_form_is_refused(trail: Trail, report: str, after: Any) -> None:
     with pytest.raises(BadParameter, match=r"^after: "):
         trail.ask(report, after=after)
+
+
+def test_events_that_name_more_persons_than_one_reading_can_list_make_shorter_pages(
+    trail: Trail,
+) -> None:
+    """Each names another 5,000 by short ids, as a client may log them: on the page of an auditor,
+    which asks for 50 events.
+    """
+    events, limit = 45, 50
+    for at in range(events):
+        users = [f"{number:x}" for number in range(at * 5000, at * 5000 + 5000)]
+        trail.put(("grouped", None, 1, {"users": users}))
+    found: list[int] = []
+    for page in trail.pages("events", limit=limit):
+        concerned = named_in_rows(trail.store.connection, {}, page, DEFAULT_KEYS.persons)
+        read = access_events("events", {"limit": limit}, concerned, uid=1, pid=2)
+        assert sum(len(props["users"]) for props in read) == 5000 * len(page.rows)
+        found += [row["id"] for row in page.rows]
+    assert found == list(range(events, 0, -1))

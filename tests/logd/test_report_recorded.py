@@ -22,13 +22,13 @@ from tests.support.instance import Instance
 class Recording:
     """Reports of a database with one event; what is recorded of who reads them."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, props: bytes = b"\x81\xa4task\xa1a") -> None:
         config = instance.config
         key = keyfile.read(config.key_file)
         store = Store(config.database, key, 1, 10)
         batch, producer = Batch(10, 10**6), store.producer(1, 2)
         producer.taken = 1
-        batch.add(producer, 1, Event("task_completed", 5, "7", b"\x81\xa4task\xa1a"), 10)
+        batch.add(producer, 1, Event("task_completed", 5, "7", props), 10)
         batch.add_quarantine(1, 2, "malformed", b"whose?")
         store.commit(batch, 6)
         store.close()
@@ -100,3 +100,10 @@ def test_a_report_without_persons_needs_no_record(recording: Recording) -> None:
     recording.accepts = False
     assert recording.ask("summary")["ok"] is True
     assert recording.recorded == []
+
+
+def test_persons_under_the_keys_of_the_configuration_are_in_the_event(instance: Instance) -> None:
+    instance.configure(person_keys=["lent_to"])
+    recording = Recording(instance, b"\x82\xa6lentTo\xa18\xa7student\xa19")
+    assert recording.ask("events")["ok"]
+    assert recording.recorded[0]["props"]["users"] == ["7", "8"]

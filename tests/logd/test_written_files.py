@@ -16,8 +16,8 @@ import pytest
 
 from logd.atomic_file import whole_file
 from logd.audit import anchor_file
-from logd.errors import LogdError
-from logd.storage import erasure_list, keyfile
+from logd.errors import DatabaseDamaged, LogdError
+from logd.storage import erasure_list, keyfile, last_runs, last_verification
 from logd.storage.tree_head import Head
 from tests.logd.trails import noted
 
@@ -154,3 +154,20 @@ def test_an_anchor_is_on_the_disk_and_the_first_one_its_files_name_too(
         anchor_file.append(path, head, 5)
         anchor_file.append(path, head, 6)
     assert happened == [FOLDER, "flush anchors", "flush anchors"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_is_no_file_in_the_place_of_one_is_not_waited_for(
+    directory: Path, make: Callable[[Path], None]
+) -> None:
+    """Before each, as many descriptors are open as after it."""
+    database = directory / "activity.db"
+    for path in (last_runs.path_of(database), last_verification.path_of(database)):
+        make(path)
+    make(erasure_list.file_beside(database))
+    before = len(os.listdir("/proc/self/fd"))
+    assert last_runs.read_runs(database) == {}
+    assert last_verification.read_verification(database) is None
+    with pytest.raises(DatabaseDamaged, match="the list of forgotten persons cannot be read"):
+        erasure_list.read_file(erasure_list.file_beside(database))
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -233,6 +233,20 @@ def test_a_reading_of_many_shows_the_first_of_them_and_how_many_more_there_are(
     assert f"<dd>[{first}, &#34;and 1 more&#34;]</dd>" in text
 
 
+def test_an_event_of_thousands_of_properties_or_long_ones_is_cut(
+    auditor: Browser, reports: FakeReports
+) -> None:
+    """Whoever may log can log them, and a page has 50 events."""
+    props: dict[str, Any] = {
+        f"p{number}": "x" * 10_000 if number == 1 else number for number in range(6000)
+    }
+    reports.rows("events", *(event_row(number, **props) for number in range(1, 51)))
+    text = auditor.get("/audit/events").text
+    assert text.count("<dt>") == 50 * 41
+    assert "<dt>…</dt><dd>and 5,960 more</dd>" in text
+    assert text.count("x" * 199 + "…") == 50 and "x" * 200 not in text
+
+
 def test_the_filters_become_parameters_of_the_report(
     auditor: Browser, reports: FakeReports
 ) -> None:

@@ -14,6 +14,8 @@ from webapp.classroom.present import markdown
 
 VALUE_CHARS_MAX = 200
 LIST_ITEMS_MAX = 5
+# Of an event: it may have thousands, and a page of such ones would take seconds.
+PROPS_SHOWN_MAX = 40
 
 
 def init_app(app: Flask) -> None:
@@ -86,8 +88,12 @@ def _shortened(value: Any) -> Any:
 
 
 def own_first(props: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Returns the properties as stored, with `request_id`, which all events share, at the end."""
-    return sorted(props.items(), key=lambda item: item[0] == "request_id")
+    """Returns the properties as stored, with `request_id`, which all events share, at the end; of
+    many the first ones, and how many more there are.
+    """
+    shown = sorted(props.items(), key=lambda item: item[0] == "request_id")
+    left = len(shown) - PROPS_SHOWN_MAX
+    return [*shown[:PROPS_SHOWN_MAX], ("…", f"and {left:,} more")] if left > 0 else shown
 
 
 def _datetime(ts_ns: int) -> datetime:

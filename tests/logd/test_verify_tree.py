@@ -1,0 +1,453 @@
+"""Whatever row of the Merkle tree is changed, removed or added, `verify` names it and ends with 1.
+
+The tiles are small here: of four batches, with nodes of the levels 2, 4 and 6.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logd.audit import page_check, proven
+from logd.audit.verify import verify
+from logd.batch import Batch, Producer
+from logd.maintenance.collapse import collapse
+from logd.maintenance.event_removal import Steps
+from logd.storage import keyfile
+from logd.storage.database import Connection, connect
+from logd.storage.last_verification import path_of
+from logd.storage.removal_log import ERASED, PRUNED
+from logd.storage.store import Store
+from logd.storage.tree_head import read_head
+from logd_wire.wire import Event, producer_seed
+from tests.logd import rebuilding
+from tests.logd.older import older
+from tests.logd.test_verify_part import run_incremental, runs_until_found, small_parts
+from tests.logd.tiles import set_tile_level
+from tests.logd.trails import original_instance
+from tests.support.instance import Instance
+
+__all__ = ["small_parts"]  # a fixture
+
+CHAINED = 21  # batches of two events each
+LARGE = 64  # the batch with that many events
+BATCHES = 170
+LEVELS = (2, 4, 6)
+GONE, PARTLY = 30, 63  # all events of that batch, and some of it, are removed
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_tile_level(monkeypatch, 2)
+
+
+def fill(store: Store, upto: int = BATCHES - 3) -> None:
+    producer = Producer(uid=1, id=7, seed=producer_seed(7))
+    while store.head.batch < upto:
+        batch = Batch(1000, 10**6)
+        for _ in range(64 if store.head.batch + 1 == LARGE else 2):
+            producer.taken += 1
+            batch.add(producer, producer.taken, Event("page_view", 5, "7", b"\x81\xa1a\x01"), 1)
+        if store.head.batch % 10 == 5:
+            batch.add_loss(producer, producer.taken + 1, producer.taken + 3, "not received")
+            batch.add_loss(producer, producer.taken + 4, producer.taken + 5, "claimed")
+            producer.taken += 5
+        store.commit(batch, 7)
+        batch.mark_committed()
+
+
+def first_of(connection: Connection, batch: int) -> int:
+    (first,) = connection.execute("SELECT first_event FROM batch WHERE id = ?", (batch,)).fetchone()
+    return int(first)
+
+
+@pytest.fixture(scope="module")
+def original() -> Iterator[Path]:
+    """A trail with a chained beginning, losses, removed and redacted events, which verifies."""
+    with original_instance() as instance, pytest.MonkeyPatch.context() as patch:
+        set_tile_level(patch, 2)
+        path, key = instance.config.database, keyfile.read(instance.config.key_file)
+        event = Event("page_view", 4, "5", b"\x80")
+        older(path, key, 10, [event] * 2 * CHAINED, per_batch=2)
+        instance.open_store().close()
+        with instance.database() as connection:
+            rebuilding.grow(connection, CHAINED)
+        store = instance.open_store()
+        fill(store)
+        steps, large = Steps(store), first_of(store.connection, LARGE)
+        whole = first_of(store.connection, GONE)
+        gone = [
+            2,
+            5,
+            6,
+            whole,
+            whole + 1,
+            *range(large + 3, large + 30),
+            *range(large + 40, large + 43),
+        ]
+        steps.remove(PRUNED, gone, {}, lambda _: None)
+        steps.redact({7: b"\x80", large + 50: b"\x80"}, lambda _: None)
+        steps.remove(ERASED, [large + 44], {}, lambda _: None)
+        store.close()
+        levels = "SELECT level, count(*) FROM node GROUP BY level"
+        blocks = "SELECT count(DISTINCT level) FROM leaf"
+        with instance.database() as connection:
+            assert dict(connection.execute(levels)) == {2: 42, 4: 10, 6: 2}
+            assert connection.execute(blocks).fetchone()[0] >= 4
+        patch.setattr(proven, "EVENTS_PER_PART_MIN", 100)
+        patch.setattr(page_check, "call_in_process", lambda function, *values: function(*values))
+        assert "all is verified" in instance.cli("verify", "--incremental")
+        yield instance.directory
+
+
+def test_it_is_whole_part_by_part(stored: Instance) -> None:
+    for _ in range(7):
+        code, said = run_incremental(stored)
+        assert code == 0 and "part" in said, said
+
+
+HASH = "zeroblob(32)"
+LEAF = f"(SELECT first_event FROM main.batch WHERE id = {LARGE})"
+NOT_FROM_THEM, NOT_ALL = (
+    "does not follow from them",
+    "nodes of level {level}, {end} should be there",
+)
+# At each level; `{at}` is WHERE level = ... AND position.
+NODES = [
+    ("UPDATE node SET hash = zeroblob(32) {at} = 0", "over batches 1 to"),
+    (
+        "UPDATE node SET hash = CAST(x'00' || substr(hash, 2) AS BLOB) {at} = {end} - 1",
+        NOT_FROM_THEM,
+    ),
+    ("UPDATE node SET hash = CAST(substr(hash, 2) || x'00' AS BLOB) {at} >= 0", NOT_FROM_THEM),
+    ("UPDATE node SET hash = 'text' {at} >= 0", NOT_FROM_THEM),
+    ("UPDATE node SET hash = x'00' {at} = 1", NOT_FROM_THEM),
+    ("UPDATE node SET hash = 5 {at} = 0", NOT_FROM_THEM),
+    ("UPDATE node SET hash = (SELECT hash FROM node {at} = 1) {at} = 0", NOT_FROM_THEM),
+    ("DELETE FROM node {at} = 0", NOT_ALL + ": not so from batch 1 on"),
+    ("DELETE FROM node {at} = {end} - 1", NOT_ALL),
+    ("DELETE FROM node {at} >= 0", NOT_ALL),
+    ("INSERT INTO node VALUES ({level}, {end}, zeroblob(32))", NOT_ALL),
+    ("INSERT INTO node VALUES ({level}, -1, zeroblob(32))", NOT_ALL),
+    ("INSERT INTO node VALUES ({level}, 'x', zeroblob(32))", NOT_ALL),
+    ("UPDATE node SET position = 9000 {at} = 1", NOT_ALL),
+    ("UPDATE node SET position = 0.5 {at} = 1", "nodes do not belong to the tree"),
+    ("UPDATE node SET level = level + 1 {at} = 1", NOT_ALL),
+    ("INSERT INTO node SELECT level - 1, 2 * position, hash FROM node {at} = 1", " the tree"),
+    ("INSERT INTO node SELECT level - 3, 2 * position, hash FROM node {at} = 1", " the tree"),
+]
+STRAY = [
+    *((0, 168), (0, 169), (0, 170), (0, 10**9), (0, "'x'"), (0, 1.5), (1, -1), (1, 84), (1, 2**62)),
+    *(
+        (-2, 0),
+        (-1, 5),
+        (2.5, 0),
+        (3, 0),
+        (3, 2**60),
+        (5, 2),
+        (64, 0),
+        (65, 0),
+        (66, 0),
+        (2**40, 0),
+    ),
+    *(("'x'", 0), ("x'02'", 0)),
+]
+TAMPERINGS = [
+    # -- nodes ---------------------------------------------------------------------------------
+    *(
+        tuple(
+            text.format(level=level, end=BATCHES >> level, at=f"WHERE level = {level} AND position")
+            for text in pair
+        )
+        for level in LEVELS
+        for pair in NODES
+    ),
+    *(
+        (f"INSERT INTO node VALUES ({level}, {position}, {HASH})", "1 nodes do not belong to")
+        for level, position in STRAY
+    ),
+    *(
+        (f"INSERT INTO node VALUES ({level}, 0, {HASH})", f"1 nodes of level {level}, 0 should be")
+        for level in (8, 10, 62)
+    ),
+    *(
+        (
+            f"INSERT INTO node VALUES ({level}, {position}, {HASH})",
+            f"batch {(position << level) + 1}: a node of the tree stands for it",
+        )
+        for level, position in [(0, 0), (0, 3), (1, 0), (1, 1), (0, 50), (1, 83)]
+    ),
+    # -- batches -------------------------------------------------------------------------------
+    *(
+        (f"DELETE FROM batch WHERE id = {number}", f"batch {number} to {number}: removed")
+        for number in (1, 4, 5, CHAINED, CHAINED + 1, 64, 65, 128, 169)
+    ),
+    ("DELETE FROM batch WHERE id = 170", "170"),
+    ("DELETE FROM batch WHERE id > 8 AND id <= 16", "batch 9 to 16 is recorded nowhere"),
+    ("DELETE FROM batch WHERE id > 166", "counter commits"),
+    *(
+        (f"DELETE FROM batch WHERE id > {first} AND id <= {end}", "batches with")
+        for first, end in [(3, 8), (28, 48), (0, 64), (64, 168)]
+    ),
+    *(
+        (
+            f"INSERT OR REPLACE INTO batch SELECT {new}, stored_ns, first_event, events,"
+            f" leaves_hash, hash FROM batch WHERE id = {old}",
+            f"batch {new} ",
+        )
+        for new, old in [(40, 41), (41, 40), (5, 6), (CHAINED, CHAINED + 1), (CHAINED + 1, CHAINED)]
+    ),
+    ("UPDATE batch SET hash = zeroblob(32) WHERE id = 40", "batch 40 "),
+    ("UPDATE batch SET hash = 'text' WHERE id = 40", "batch 40 was changed: hash is text"),
+    (
+        "UPDATE batch SET leaves_hash = 'text' WHERE id = 5",
+        "batch 5 was changed: leaves_hash is text",
+    ),
+    ("UPDATE batch SET hash = 'text' WHERE id = 5", "batch 5 was changed: hash is text"),
+    ("UPDATE batch SET hash = 'text' WHERE id = 170", "batch 170 was changed: hash is text"),
+    ("UPDATE batch SET leaves_hash = 7 WHERE id = 170", "batch 170 was changed: leaves_hash is"),
+    ("UPDATE batch SET stored_ns = 'text' WHERE id = 5", "batch 5 was changed: stored_ns is text"),
+    ("UPDATE batch SET hash = zeroblob(32) WHERE id = 5", "batch 5 "),
+    ("UPDATE batch SET leaves_hash = zeroblob(32) WHERE id = 5", "batch 5 "),
+    ("UPDATE batch SET leaves_hash = zeroblob(32) WHERE id = 40", "batch 40 "),
+    (f"UPDATE batch SET leaves_hash = zeroblob(32) WHERE id = {GONE}", f"batch {GONE} "),
+    ("UPDATE batch SET stored_ns = 8 WHERE id = 170", "batch 170 "),
+    *(
+        (
+            f"INSERT INTO batch SELECT {far}, stored_ns, first_event, events, leaves_hash, hash"
+            " FROM batch WHERE id = 170",
+            "batch 171 to",
+        )
+        for far in (172, 500, 10**12, 2**63 - 1)
+    ),
+    *(
+        (sql, "batch 56 ")
+        for sql in (
+            "UPDATE loss SET last = last + 1 WHERE batch = 56 AND cause = 'claimed'",
+            "UPDATE loss SET cause = 'restored' WHERE batch = 56 AND cause = 'not received'",
+            "UPDATE loss SET id = id + 1000 WHERE batch = 56 AND cause = 'not received'",
+            "DELETE FROM loss WHERE batch = 56 AND cause = 'claimed'",
+            "DELETE FROM loss WHERE batch = 56",
+        )
+    ),
+    # -- chained -------------------------------------------------------------------------------
+    *(
+        (f"UPDATE chained SET {change}", expected)
+        for change, expected in [
+            ("batches = batches - 1", f"batch {CHAINED} "),
+            ("batches = batches + 1", f"batch {CHAINED + 1} "),
+            ("batches = 0", "batch 1 "),
+            ("batches = 10000", f"batch {CHAINED + 1} "),
+            ("events = events + 1", "chain"),
+            ("events = events - 1", "chain"),
+            ("events = 0", "chain"),
+            ("events = 10000", "chain"),
+            ("batches = -1, events = -1", "chain"),
+            ("batches = 'x'", "chain"),
+            ("events = 'x'", "chain"),
+            ("batches = 20.5", "chain"),
+            ("batches = 0, events = 0", "batch 1 "),
+        ]
+    ),
+    ("DELETE FROM chained", "chain"),
+    # -- leaves of removed events --------------------------------------------------------------
+    *(
+        (sql, f"batch {LARGE} ")
+        for sql in (
+            f"UPDATE leaf SET hash = {HASH} WHERE level = 3",
+            f"UPDATE leaf SET hash = {HASH} WHERE event = {LEAF} + 3",
+            "UPDATE leaf SET level = 2 WHERE level = 3",
+            "UPDATE leaf SET level = level + 1 WHERE level > 1",
+            "UPDATE leaf SET level = 0 WHERE level > 0",
+            "UPDATE leaf SET event = event + 1 WHERE level = 3",
+            "UPDATE leaf SET event = event - 1 WHERE level = 3",
+            "DELETE FROM leaf WHERE level = 3",
+            f"DELETE FROM leaf WHERE event = {LEAF} + 3",
+            f"DELETE FROM leaf WHERE event = {LEAF} + 44",
+            f"INSERT INTO leaf SELECT event + 1, hash, level FROM leaf WHERE event = {LEAF} + 44",
+            "INSERT INTO leaf SELECT event + 1, hash, level - 1 FROM leaf WHERE level = 3",
+            "INSERT INTO leaf SELECT event + 1, hash, 0 FROM leaf WHERE level = 3",
+            f"INSERT INTO leaf VALUES ({LEAF}, {HASH}, 0)",
+            f"INSERT INTO leaf VALUES ({LEAF} + 63, {HASH}, 0)",
+            f"UPDATE leaf SET event = event + 5 WHERE event = {LEAF} + 50",
+        )
+    ),
+    ("UPDATE leaf SET level = 25 WHERE level = 3", "level is 25, expected 0 to 24"),
+    ("UPDATE leaf SET level = -1 WHERE level = 3", "level is -1, expected"),
+    ("UPDATE leaf SET level = 'x' WHERE level = 3", "level is text"),
+    ("UPDATE leaf SET hash = 'x' WHERE level = 3", "hash is text"),
+    ("UPDATE leaf SET level = 1 WHERE event = 2", "batch 1 "),
+    (f"UPDATE leaf SET hash = {HASH} WHERE event = 2", "batch 1 "),
+    ("DELETE FROM leaf WHERE event = 2", "batch 1 "),
+    (f"INSERT INTO leaf VALUES (3, {HASH}, 0)", "batch 2 "),
+    (
+        f"INSERT INTO leaf SELECT first_event, {HASH}, 0 FROM batch WHERE id = {GONE}",
+        f"batch {GONE} ",
+    ),
+    (f"INSERT INTO leaf VALUES (100000, {HASH}, 0)", "leaf of event 100000"),
+    (f"INSERT INTO leaf VALUES (0, {HASH}, 0)", "leaf of event 0"),
+    # -- what is known by numbers --------------------------------------------------------------
+    *(
+        (
+            f"UPDATE removal SET {change} WHERE id = {removal}",
+            f"removal {removal}: what it took out",
+        )
+        for removal in (1, 3)
+        for change in (
+            "collapsed_events = 1",
+            "collapsed_events = 1, events = events - 1",
+            "events = events + 1",
+        )
+    ),
+    ("UPDATE removal SET collapsed_redactions = 1 WHERE id = 2", "does not record it"),
+    (
+        "UPDATE removal SET collapsed_redactions = 1, hash = zeroblob(32) WHERE id = 1",
+        "removal 1: event 397 does not record it",
+    ),
+    ("UPDATE removal SET collapsed_redactions = -1 WHERE id = 2", "removal 2 was changed"),
+    ("UPDATE removal SET collapsed_events = 'x' WHERE id = 2", "removal 2 was changed"),
+    ("UPDATE removal SET collapsed_events = 0.5 WHERE id = 1", "removal 1 was changed"),
+    (
+        "UPDATE removal SET collapsed_events = events - 3, hash = zeroblob(32) WHERE id = 1",
+        "removal 1: what it took out was changed",
+    ),
+    ("INSERT INTO collapse VALUES (1, 1, 1, 1, 1, 2)", "collapse 1: event 1 does not record it"),
+    ("INSERT INTO collapse VALUES (1, 1, 1, 1, 0, 0)", "collapse 1 was changed: batches is 0"),
+    ("INSERT INTO collapse VALUES (1, 'x', 1, 1, 1, 1)", "collapse 1 was changed: event is text"),
+]
+
+
+def tamper(instance: Instance, sql: str) -> None:
+    with instance.database() as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        assert connection.execute(sql).rowcount > 0, "it changes something"
+
+
+@pytest.mark.parametrize(("sql", "expected"), TAMPERINGS)
+def test_each_tampering_is_found_and_named(sql: str, expected: str, stored: Instance) -> None:
+    state = path_of(stored.config.database)
+    kept = state.read_bytes()
+    tamper(stored, sql)
+    assert expected in stored.cli("verify", code=1)
+    state.write_bytes(kept)
+    runs_until_found(stored)
+
+
+def test_a_changed_node_in_place_of_batches_is_found(tmp_path: Path) -> None:
+    """Only the root that the collapse has recorded shows what the node over a whole tile was."""
+    path, key = tmp_path / "a.db", bytes(32)
+    store = Store(path, key, 1, 10)
+    producer = Producer(uid=1, id=7, seed=producer_seed(7))
+    for number in range(1, 60):
+        batch = Batch(10, 10**6)
+        producer.taken += 1
+        batch.add(producer, producer.taken, Event("page_view", 5, "7", b"\x80"), 1)
+        if number == 21:
+            batch.add_loss(producer, producer.taken + 1, producer.taken + 3, "not received")
+            producer.taken += 3
+        store.commit(batch, 7)
+        batch.mark_committed()
+    steps = Steps(store)
+    steps.remove(PRUNED, [*range(1, 30), 34, 35, 36, *range(49, 53)], {}, lambda _: None)
+    assert list(collapse(store, lambda: 8))
+    assert verify(store.connection).findings == []
+    store.close()
+    nodes = rows(path, key, "SELECT level, position FROM node ORDER BY level, position")
+    # Without batches below them, but with a node of level 4 above; or with neither.
+    assert {(2, 0), (2, 8), (2, 12)} <= {*nodes} and {level for level, _ in nodes} == {0, 1, 2, 4}
+    for level, position in nodes:
+        for sql in (
+            "UPDATE node SET hash = zeroblob(32)",
+            "UPDATE node SET hash = (SELECT hash FROM batch ORDER BY id DESC LIMIT 1)",
+            "DELETE FROM node",
+        ):
+            copy = tmp_path / "copy.db"
+            shutil.copy(path, copy)
+            connection = connect(copy, key)
+            connection.execute(f"{sql} WHERE level = {level} AND position = {position}")
+            findings = verify(connection).findings
+            connection.close()
+            assert any("batch" in finding for finding in findings), (level, position, sql)
+
+
+def rows(path: Path, key: bytes, sql: str) -> list[Any]:
+    connection = connect(path, key)
+    found = connection.execute(sql).fetchall()
+    connection.close()
+    return list(found)
+
+
+@pytest.mark.parametrize("gone", [[], [20, 21], [22, 23, 24], [20, 21, 22, 23, 24], range(1, 22)])
+def test_where_the_chain_ends_is_checked_by_the_batches_that_are_left(
+    gone: Sequence[int], tmp_path: Path
+) -> None:
+    path, key = tmp_path / "a.db", bytes(32)
+    older(path, key, 10, [Event("page_view", 4, "5", b"\x80")] * 2 * CHAINED, per_batch=2)
+    store = Store(path, key, 1, 10)
+    rebuilding.grow(store.connection, CHAINED)
+    store.close()
+    if gone:
+        store = Store(path, key, 1, 10)
+        fill(store, 40)
+        events = [event for batch in gone for event in (2 * batch - 1, 2 * batch)]
+        Steps(store).remove(PRUNED, events, {}, lambda _: None)
+        for _ in range(2):  # the last one of a tile goes after the first one of the next
+            list(collapse(store, lambda: 8))
+        store.close()
+    left = {batch for (batch,) in rows(path, key, "SELECT id FROM batch")}
+    assert not left & {*gone}
+    connection = connect(path, key)
+    assert verify(connection).findings == []
+    changes = ["batches = batches + 1"] if CHAINED + 1 not in gone else []
+    if not {CHAINED, CHAINED + 1} <= {*gone}:  # else what is in between makes no difference
+        changes += ["events = events + 1", "events = events - 1"]
+    for change in changes:
+        connection.execute(f"UPDATE chained SET {change}")
+        assert verify(connection).findings, change
+        connection.execute(f"UPDATE chained SET batches = {CHAINED}, events = {2 * CHAINED}")
+    for far in (-5, 7):
+        connection.execute(f"UPDATE chained SET events = {2 * CHAINED + far}")
+        assert any("the former hash chain reaches" in one for one in verify(connection).findings)
+    connection.close()
+
+
+@pytest.mark.parametrize("level", range(8, 64, 8))
+def test_a_node_of_a_level_that_the_tree_has_not_reached_is_found(
+    level: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # with tiles of 256 batches
+    store = Store(tmp_path / "a.db", bytes(32), 1, 10)
+    store.connection.execute("INSERT INTO node VALUES (?, 0, zeroblob(32))", (level,))
+    expected = f"the tree has 1 nodes of level {level}, 0 should be there: not so from batch 1 on"
+    assert verify(store.connection).findings == [expected]
+    store.close()
+
+
+def test_a_batch_of_losses_alone_that_a_node_replaces_is_found(tmp_path: Path) -> None:
+    """No event is missing, and the tree has the same root."""
+    store = Store(tmp_path / "a.db", bytes(32), 1, 10)
+    producer = Producer(uid=1, id=7, seed=producer_seed(7))
+    for number in range(1, 9):
+        batch = Batch(10, 10**6)
+        producer.taken += 1
+        if number == 2:
+            batch.add_loss(producer, producer.taken, producer.taken, "not received")
+        else:
+            batch.add(producer, producer.taken, Event("page_view", 5, "7", b"\x80"), 1)
+        store.commit(batch, 7)
+        batch.mark_committed()
+    connection, head = store.connection, store.head
+    assert verify(connection).findings == []
+    connection.execute("INSERT INTO node SELECT 0, 1, hash FROM batch WHERE id = 2")
+    connection.execute("DELETE FROM loss")
+    connection.execute("DELETE FROM batch WHERE id = 2")
+    connection.execute("UPDATE counter SET value = 0 WHERE name = 'lost'")
+    assert read_head(connection)[0] == head
+    (found,) = verify(connection).findings
+    assert found.startswith("1 batches with 0 events are not there any more")
+    assert "batch 2 to 2 is recorded nowhere" in found
+    store.close()
