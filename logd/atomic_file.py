@@ -1,4 +1,7 @@
-"""Writes files atomically: beside their place, flushed to disk, then renamed; and reads them."""
+"""Writes files atomically: under a temporary name beside the file, flushed, then renamed.
+
+It also reads files that must be regular ones.
+"""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ def read_report_usage(path: Path) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int | None]:
     try:
-        # O_NONBLOCK: does not wait for the writer of a FIFO.
+        # With O_NONBLOCK the open does not wait for the writer of a FIFO.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         yield None

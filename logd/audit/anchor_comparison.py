@@ -124,7 +124,7 @@ class Comparison:
     `unreadable` has the error.
     """
 
-    end: int = 0  # the trail's last batch
+    end: int = 0  # the number of the trail's last batch
     compared: int = 0
     pruned: int = 0  # the number of anchors whose batches are gone, so that they cannot be compared
     # The number of lines that do not match and that no daemon of this trail wrote.
@@ -139,7 +139,7 @@ class Comparison:
     unreadable: LogdError | None = None
 
     def describe(self) -> Iterator[str]:
-        """Yields lines for display."""
+        """Yields the result as lines for display."""
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
@@ -262,7 +262,7 @@ class _Comparer:
                 f' ["{foreign.first.trail_id}"])'
             )
             found.findings.append(_finding(foreign.first, foreign.count, what, found.last))
-        # That the trail was empty once proves nothing of what it holds.
+        # An anchor of the trail while it was empty proves nothing about its events.
         proven = found.last is not None and (found.last.head.batch > 0 or end == 0)
         if not found.findings and found.unreadable is not None:
             found.not_proven = str(found.unreadable)

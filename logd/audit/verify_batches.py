@@ -129,7 +129,8 @@ class BatchesCheck:
                 self._verdict.add_finding(
                     f"{batch}: its hash does not follow from the batch before it"
                 )
-        elif losses and self._tree:  # a collapse leaves the batch before it
+        # A collapse leaves the batch before a chained batch with losses.
+        elif losses and self._tree:
             self._verdict.add_finding(
                 f"{batch}: its losses cannot be verified without batch {batch.id - 1}"
             )

@@ -44,7 +44,7 @@ class Restored:
         return tree.root() if tree.size == self.events else None
 
     def combined(self) -> bytes | None:
-        """Returns the one hash over them that a chained batch has; None as `root`."""
+        """Returns the one hash over the events of a chained batch; None if one is missing."""
         blocks = sorted(self.blocks)
         if [block[:2] for block in blocks] != [(place, 0) for place in range(self.events)]:
             return None
@@ -194,7 +194,7 @@ def _check_removals(
 
 
 def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int) -> None:
-    """Whether all removed events, and leaves of them, have ids from 1 to before `end`."""
+    """Reports removed events, and leaves of them, whose id is not from 1 to before `end`."""
     if schema_version(connection) < 3:
         return
     row = connection.execute(
@@ -258,7 +258,7 @@ def _check_root(connection: Connection, verdict: Verdict, collapse: int, event_i
 
 
 def _first_missing(connection: Connection, collapsed: Iterable[tuple[int, int]]) -> str:
-    """Names the first batches without a row that are in no range of collapsed ones."""
+    """Names the first batches without a row that are in no range of collapsed batches."""
     ranges, covered = iter(sorted(collapsed)), 0
     following = next(ranges, None)
     for first, last in connection.execute(
@@ -275,7 +275,7 @@ def _first_missing(connection: Connection, collapsed: Iterable[tuple[int, int]])
 
 
 def _is_recorded(connection: Connection, event_id: int, expected: Mapping[str, object]) -> bool:
-    """Whether that event is internal and has all of these properties."""
+    """Whether the event is internal and has all of the expected properties."""
     props = _internal_props(connection, event_id)
     return all(
         type(props.get(key)) is type(value) and props.get(key) == value

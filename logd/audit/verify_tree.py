@@ -28,7 +28,7 @@ class TreeCheck:
         self._size = self._tree.size()
 
     def check(self, ranges: Iterable[BatchRange]) -> None:
-        """Checks the tiles that have batches of these ranges, and all above them."""
+        """Checks the tiles that contain batches of the ranges, and all levels above the tiles."""
         done = 0
         for part in sorted(ranges, key=lambda part: part.after):
             first = max(done, part.after >> TILE_LEVEL)
@@ -117,7 +117,7 @@ class TreeCheck:
             self._compare(level, position, stored, digest)
 
     def _check_chained(self) -> None:
-        """Checks up to where the chain is said to reach, by the batches next to its end."""
+        """Checks the stored end of the former chain against the batches next to that end."""
         query, chained = self._connection.execute, read_chained(self._connection)
         before, low = query(
             "SELECT id, first_event + events - 1 FROM batch WHERE id BETWEEN 1 AND ?"
@@ -128,12 +128,13 @@ class TreeCheck:
             "SELECT id, first_event - 1 FROM batch WHERE id > ? ORDER BY id LIMIT 1",
             (chained.batches,),
         ).fetchone() or (None, low)
-        # Rows of batches next to it may be gone, with their events: then it is between the others.
+        # Rows of batches beside the end may be gone, with their events:
+        # then the end is somewhere in the gap.
         if before == chained.batches:
             high = low
         elif after == chained.batches + 1:
             low = high
-        numbers = type(low) is type(high) is int  # other batches are reported as changed
+        numbers = type(low) is type(high) is int  # any other difference shows as changed batches
         if chained.batches > self._size or (numbers and not low <= chained.events <= high):
             self._verdict.add_finding(
                 f"the record that the former hash chain reaches up to batch {chained.batches} and"

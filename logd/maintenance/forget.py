@@ -84,7 +84,8 @@ def forget(
     job: Job, store: Store, steps: Steps, surroundings: Surroundings
 ) -> Iterator[float | None]:
     """Does a bounded step at each `next`; after a crash a phase resumes where it stopped."""
-    # The daemon may not have reloaded logd.toml since: what arrives late has to be found as well.
+    # The daemon may not have reloaded logd.toml since
+    # the job was added, and must find late events too.
     store.person_keys = store.person_keys.extended(job.params.get("keys", ()))
     names = list(_PHASES)
     start = 0 if job.phase == job_table.ASKED else names.index(job.phase)

@@ -20,7 +20,8 @@ from logd_wire.wire import unpack_props
 COMPLETIONS_MAX = 5000
 TYPES_MAX = 5000
 DAYS_MAX = 3700
-# Of the properties in a page: each may name persons, and the reading has to list all of them.
+# The most bytes of properties in a page:
+# each property may name persons, and the reading has to list all of these.
 PROPS_BYTES_MAX = 512 * 1024
 BUCKETS_MAX = 100
 # The types that reports use if they are requested without a type.
@@ -146,7 +147,7 @@ def _latest(connection: Connection, parameters: Parameters, **wanted: Any) -> An
 
 
 def _fitting(connection: Connection, ids: list[int]) -> list[int]:
-    """Returns the first ids, of events that are no more than one reading can list persons of."""
+    """Returns the first of the ids, so few that one reading can list their events' persons."""
     sizes = dict(
         connection.execute(
             f"SELECT id, length(props) FROM event WHERE id IN ({question_marks(ids)})",  # noqa: S608 - question marks only

@@ -30,7 +30,7 @@ class Chained:
 
 
 def read_chained(connection: Connection) -> Chained:
-    """Returns how far the chain of a trail reaches that has a tree. Raises DatabaseCorrupt."""
+    """Returns where the former chain of a trail with a tree ends."""
     row = connection.execute("SELECT batches, events FROM chained").fetchone()
     if row is None or not all(type(number) is int for number in row):
         raise DatabaseCorrupt("the record of how far the former hash chain reaches was changed")

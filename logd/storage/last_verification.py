@@ -61,7 +61,7 @@ def read_verification(database: Path) -> Integrity | None:
     """Returns the last result; None if there is none, or its file cannot be read."""
     try:
         fields = json.loads(read_regular(path_of(database), FILE_BYTES_MAX))
-        # An earlier version's file has no answer.
+        # A file of an earlier version has no `answer`.
         fields.setdefault("answer", WHOLE if fields["whole"] else NOT_WHOLE)
         return Integrity(**fields)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):

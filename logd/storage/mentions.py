@@ -103,7 +103,7 @@ class PersonKeys:
         self._known: dict[str, _Place] = {}  # the places of keys that were seen, to save work
 
     def extended(self, names: Iterable[str]) -> PersonKeys:
-        """These keys and further ones."""
+        """Returns person keys that have the given names as well."""
         every = self.names.union(names)
         return self if every == self.names else PersonKeys(every)
 

@@ -78,7 +78,7 @@ class Tree:
             ).fetchall()
             if len(rows) == 1 << width:
                 return merkle.root([as_hash(digest) for (digest,) in rows])
-            # Nodes are missing: `verify` reports it, and the rest goes on as long as it can.
+            # Nodes are missing, which `verify` reports; the blocks below may still have the hash.
             return merkle.node_hash(
                 self.block(level - 1, 2 * position), self.block(level - 1, 2 * position + 1)
             )
@@ -114,19 +114,21 @@ class Tree:
                 " AND position < ?",
                 (level, first >> level, end >> level),
             ).fetchall():
-                if type(position) is int:  # others do not belong to the tree: `verify` reports them
+                # Nodes with another position are no part of the tree, which `verify` reports.
+                if type(position) is int:
                     yield position << level, level, as_hash(digest)
 
 
 def as_hash(value: object) -> bytes:
-    """Returns a hash that was read; nothing for what is none, so that what it is part of is not
-    right either: `verify` reports it.
+    """Returns a value of a row as a hash; an empty one if it is no hash.
+
+    A hash that is computed from an empty one does not match either, which `verify` reports.
     """
     return value if type(value) is bytes else b""
 
 
 def leaf_of(row: Sequence[Any], chained: int) -> bytes:
-    """Returns the leaf of a batch's row; those up to `chained` are of the chain."""
+    """Returns the leaf of a batch's row; batches up to `chained` are of the former chain."""
     if row[0] > chained:
         return as_hash(row[5])
     valid = all(type(number) is int for number in row[:4])

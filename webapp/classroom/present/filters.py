@@ -14,7 +14,8 @@ from webapp.classroom.present import markdown
 
 VALUE_CHARS_MAX = 200
 LIST_ITEMS_MAX = 5
-# Of an event: it may have thousands, and a page of such ones would take seconds.
+# The most properties shown of an event: an event may have thousands,
+# and a page of such events would take seconds.
 PROPS_SHOWN_MAX = 40
 
 
