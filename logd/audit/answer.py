@@ -16,10 +16,9 @@ from logd.storage.last_verification import NOT_PROVEN, NOT_WHOLE, WHOLE
 
 @dataclass(frozen=True)
 class Anchored:
-    """The result of comparing a trail with anchors; the defaults stand for no comparison.
+    """What comparing a trail with anchors has found; as it is if that was not asked for.
 
-    `not_proven` says why the anchors prove nothing; if their source could not be read, `unreadable`
-    has the error.
+    `not_proven` says why they prove nothing; because of `unreadable`, if there is one.
     """
 
     mismatches: list[str] = field(default_factory=list)
