@@ -1,12 +1,12 @@
 # The commands of this repository: a bare `make` lists them.
 
-# The first of these that is new enough; `make setup PYTHON=/path/to/python3.12` overrides.
+# The first Python of these that is new enough; `make setup PYTHON=/path/to/python3.12` overrides it.
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done),python3)
 PORT ?= 8000
 VAR ?= var
-# `make install`: where the program goes, and a root directory to build a package in.
+# For `make install`: where the program goes, and a root directory to build a package in.
 PREFIX ?= /usr/local
 DESTDIR ?=
 SYSTEM_PYTHON ?=

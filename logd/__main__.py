@@ -1,4 +1,4 @@
-"""The entry of `logd` and `python -m logd`: loads the command line, and reports if that fails."""
+"""The entry of `logd` and `python -m logd`: loads the command line, or reports why it cannot."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ EXIT_SYSTEM, EXIT_INTERRUPTED = 71, 130
 
 
 def main() -> None:
-    """Runs the command line.
+    """Runs the command line, and reports an error if the program cannot be loaded.
 
-    Python ends with 1 and a traceback where an import fails or is interrupted; 1 means a changed
-    trail.
+    If an import fails or is interrupted, Python by itself would end with a traceback and 1, which
+    is the exit code of a changed trail.
     """
     try:
         from logd.cli import main

@@ -1,4 +1,7 @@
-"""Writes files atomically: beside their place, flushed to disk, then renamed; and reads them."""
+"""Writes files atomically: under a temporary name beside the file, flushed, then renamed.
+
+It also reads files that must be regular ones.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ FILE_MODE = 0o600
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
-    """Opens PATH.partial for writing; at the end of the `with` it is flushed and renamed to PATH.
+    """Opens PATH.partial for writing; at the end of the `with`, flushes and renames it to PATH.
 
     An error in between leaves PATH as it was, and no other file. Raises CannotCreate if a file is
     in the way (`force` replaces a regular one) or none can be made, StorageBusy on a full disk,
@@ -52,9 +55,10 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
 def replace_file(path: Path, data: bytes, owner: os.stat_result) -> None:
     """Replaces a file atomically, with mode 0600; it is on disk on return. Raises OSError.
 
-    If root does it, the file gets the user and group of `owner`.
+    If root calls it, the file gets the user and group of `owner`.
     """
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600
+    # `mkstemp` creates the file with mode 0600.
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with open(fd, "wb") as file:
             if os.geteuid() == 0:
@@ -120,7 +124,7 @@ def sync_path(path: Path) -> None:
 
 
 def cannot_be_written(place: Path | str, error: OSError) -> LogdError:
-    """Returns the error for a failed write to `place`, with the remedy."""
+    """Returns the error for a failed write to `place`; its message says what to do."""
     why = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageBusy(

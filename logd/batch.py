@@ -12,16 +12,19 @@ REASON_CHARS_MAX = 200
 LOSS_EVENTS_MAX = 1_000_000
 
 # Causes in the loss ledger.
-LOST_NOT_RECEIVED = "not received"  # no outbox to read it from
+# The events were not received, and there is no outbox to read them from.
+LOST_NOT_RECEIVED = "not received"
 LOST_DAMAGED = "outbox damaged"
-LOST_RESTORED = "restored"  # stored in a database that a backup has replaced
-LOST_CLAIMED = "claimed"  # reported as confirmed by an outbox alone: counted separately
-LOST_TAIL_UNKNOWN = "tail unknown"  # the machine went down with the producer
+LOST_RESTORED = "restored"  # the events were stored in a database that a backup has replaced
+LOST_CLAIMED = "claimed"  # the events are lost according to an outbox's header alone
+# The machine went down with the producer, whose last sequence is unknown.
+LOST_TAIL_UNKNOWN = "tail unknown"
 LOST_OUTBOX_GONE = "outbox gone"
-LOST_BEGINNING_UNKNOWN = "beginning unknown"  # the first record received had a high sequence
+# The first sequence received was high, so earlier events may be lost.
+LOST_BEGINNING_UNKNOWN = "beginning unknown"
 
-# Events that logd itself appends to the trail (logd_wire.schema has all of them). They are kept for
-# ever.
+# Types of events that logd itself appends to the
+# trail and keeps for ever (logd_wire.schema has all).
 EVENTS_PRUNED = "events_pruned"
 PERSON_ERASED = "person_erased"
 BATCHES_COLLAPSED = "batches_collapsed"
@@ -29,13 +32,13 @@ BATCHES_COLLAPSED = "batches_collapsed"
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How much more a batch may take: a number of events, and of their bytes."""
+    """How many events, and how many bytes of them, a batch can still take."""
 
     events: int
     bytes: int
 
     def share(self, count: int) -> Capacity:
-        """Returns one of `count` equal shares, and never nothing."""
+        """Returns one of `count` equal shares: at least one event and one byte."""
         return Capacity(max(1, self.events // count), max(1, self.bytes // count))
 
     def __bool__(self) -> bool:
@@ -61,15 +64,15 @@ class Producer:
     pid: int = 0
     has_outbox: bool = False
     behind: bool = False
-    held: bool = False  # another outbox is read before this one (see logd.ingest.succession)
+    held: bool = False  # held back: another outbox is read before this one (logd.ingest.succession)
     skipped_steps: int = 0  # steps in which the batch had no capacity for it
     ended: bool = False
     refused: dict[str, int] = field(default_factory=dict)
-    refused_logged: int = 0  # how many of `refused` have been logged
+    refused_logged: int = 0  # how many refused events have been logged
 
     @property
     def label(self) -> str:
-        """The producer as messages name it: uid and id."""
+        """The producer's name in messages: uid and id."""
         return f"{self.uid}-{self.id:016x}"
 
 
@@ -116,10 +119,11 @@ class Batch:
         self.events: list[tuple[Producer, int, Event]] = []
         self.losses: list[Loss] = []
         self.quarantine_entries: list[QuarantineEntry] = []
-        # A set in the order of arrival, so that a run from a seed can be repeated.
+        # This is a dict used as a set, since its order is that of arrival:
+        # a simulation must be repeatable.
         self.producers: dict[Producer, None] = {}
         self.duplicates = 0
-        self.awaited: set[int] = set()  # users with a caller that waits for the commit
+        self.awaited: set[int] = set()  # users with a caller who waits for the commit
         self.bytes = 0
 
     def add(self, producer: Producer, sequence: int, event: Event, size: int) -> None:
@@ -146,7 +150,7 @@ class Batch:
         sequence: int | None = None,
     ) -> None:
         excerpt = data[:EXCERPT_BYTES_MAX]
-        reason = reason[:REASON_CHARS_MAX]  # it may quote untrusted input
+        reason = reason[:REASON_CHARS_MAX]  # the reason is cut, since it may quote untrusted input
         self.quarantine_entries.append(
             QuarantineEntry(uid, pid, reason, excerpt, len(data), producer, sequence)
         )
@@ -155,7 +159,7 @@ class Batch:
         self.bytes += len(excerpt) + 64
 
     def add_loss(self, producer: Producer, first: int, last: int | None, cause: str) -> None:
-        """Records a loss; one of more events than the bound is recorded without a number."""
+        """Records a loss; of one larger than the bound, the number of events counts as unknown."""
         first = min(first, INT64_MAX)
         if last is not None and last - first >= self._loss_events_max:
             last = None
@@ -164,7 +168,7 @@ class Batch:
         self.bytes += 64
 
     def lost(self, *, claimed: bool) -> int:
-        """Returns the number of lost events: those that only an outbox claims, or all others."""
+        """Returns the number of lost events: only claimed ones, or all others."""
         return sum(loss.events or 0 for loss in self.losses if loss.claimed == claimed)
 
     def touch(self, producer: Producer) -> None:
@@ -183,17 +187,17 @@ class Batch:
         return made
 
     def mark_committed(self) -> None:
-        """Advances the watermarks in memory; only called after the commit."""
+        """Advances the watermarks in memory. Only called after the commit."""
         for producer in self.producers:
             producer.stored = producer.taken
 
     @property
     def entries(self) -> int:
-        """The number of rows that the batch adds, without watermarks."""
+        """The number of rows that the batch adds, not counting watermarks."""
         return len(self.events) + len(self.quarantine_entries) + len(self.losses)
 
     def capacity(self, at_least: int | None = None) -> Capacity:
-        """Returns how much more the batch takes: at least the fraction `at_least` of its bounds."""
+        """Returns the capacity that is left; with `at_least` N no less than 1/N of the bounds."""
         events, size = self._events_max - self.entries, self._bytes_max - self.bytes
         if at_least is not None:
             events = max(events, self._events_max // at_least, 1)
@@ -201,7 +205,7 @@ class Batch:
         return Capacity(max(0, events), max(0, size))
 
     def is_filled_to(self, part: float) -> bool:
-        """Returns whether that fraction of the batch's events or bytes is taken."""
+        """Returns whether the given fraction of the batch's events or bytes is taken."""
         return self.entries >= part * self._events_max or self.bytes >= part * self._bytes_max
 
     @property

@@ -33,17 +33,17 @@ from logd_wire.paths import PathTooLong
 class _Group(Group):
     """Prints each error as one line and exits with its code, without a traceback.
 
-    Code 1 means that the trail was changed, or that a check failed: no error of another kind, of
-    Python's or click's, may end with it.
+    Exit code 1 means that the trail was changed or that a check failed, so no error of another
+    kind, such as Python's or click's, may exit with it.
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
         _streams.prepare()
-        with _errors_as_codes(None):  # of completion in a shell
+        with _errors_as_codes(None):  # errors of completion in a shell
             return super().main(*args, **options)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        with _errors_as_codes(None):  # of --help and --version
+        with _errors_as_codes(None):  # errors of --help and --version
             return super().make_context(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:
@@ -58,7 +58,7 @@ def _errors_as_codes(context: click.Context | None) -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        # It quotes the command line, and click prints it.
+        # click prints this message, which quotes the command line, so escape what is not printable.
         error.message = printable(error.message)  # type: ignore[misc] # final
         raise
     except click.exceptions.Exit:
@@ -68,7 +68,7 @@ def _errors_as_codes(context: click.Context | None) -> Iterator[None]:
     except click.Abort:
         fail("not confirmed, so nothing was done", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        sys.exit(0)  # the reader of stdout has closed it (`logd query | head`)
+        sys.exit(0)  # stdout was closed by its reader (`logd query | head`)
     except Exception as error:  # noqa: BLE001 - reported, with another code than 1
         fail(*_described(error, context.obj if context else None))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 EXIT_OK = 0
 EXIT_NOT_WHOLE = 1
 EXIT_USAGE = 2
-EXIT_NOT_RUNNING = 3  # like systemctl
+EXIT_NOT_RUNNING = 3  # the exit code of systemctl for a unit that is not running
 EXIT_DAMAGED = 65
 EXIT_UNAVAILABLE = 69
 EXIT_SOFTWARE = 70
@@ -29,7 +29,7 @@ EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Exit:
-    """The meaning of an exit code, and whether a restart helps."""
+    """The meaning of an exit code, and whether a restart can help."""
 
     meaning: str
     restart: str = "no"
@@ -44,7 +44,7 @@ ANY_COMMAND_EXITS = (
     EXIT_INTERRUPTED,
 )
 
-# The meaning of each exit code, for the help of each command, the man pages, and systemd/README.md.
+# The meaning of each exit code, for help texts, man pages and systemd/README.md.
 EXITS: Mapping[int, Exit] = {
     EXIT_OK: Exit("success; for `run`: stopped after storing everything that had arrived", "-"),
     EXIT_NOT_WHOLE: Exit(
@@ -92,7 +92,7 @@ EXITS: Mapping[int, Exit] = {
 
 
 class LogdError(Exception):
-    """An error whose message says what happened, to what, and what to do; with its exit code."""
+    """An error whose message says what happened, to what, and what to do; it has an exit code."""
 
     exit_code = EXIT_SOFTWARE
 
@@ -104,7 +104,7 @@ class ConfigError(LogdError):
 
 
 class NoPermission(LogdError):
-    """The system refuses this user a file."""
+    """The system denies this user access to a file."""
 
     exit_code = EXIT_KEY
 
@@ -126,7 +126,7 @@ class DatabaseDamaged(LogdError):
 
 
 class DatabaseCorrupt(DatabaseDamaged):
-    """A page of the database does not have the content that was written."""
+    """A page of the database does not hold the content that was written."""
 
 
 class DatabaseGone(DatabaseDamaged):
@@ -144,7 +144,7 @@ class NoDatabase(CannotCreate):
 
 
 class StorageFailed(LogdError):
-    """A write or flush failed: none of it is confirmed, and the process has to end (fsync(2))."""
+    """A write or flush failed: nothing is confirmed, and the process has to end (fsync(2))."""
 
     exit_code = EXIT_INPUT_OUTPUT
 
@@ -162,7 +162,7 @@ class StorageBusy(LogdError):
 
 
 class NotChecked(LogdError):
-    """The trail could not be read to its end now, so that nothing is known about it."""
+    """The trail could not be read to its end, so that the check has no result."""
 
     exit_code = EXIT_TEMPORARY
 
@@ -185,12 +185,12 @@ class SystemRefused(LogdError):
     exit_code = EXIT_SYSTEM
 
 
-# Resources that a process or machine can run out of for a while.
+# Errors for a lack of something that a process or machine may have again later.
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR}
 
 
 def is_shortage(error: OSError) -> bool:
-    """Returns whether the operation may succeed later: nothing is wrong with its file."""
+    """Returns whether the error is a shortage, so that the same operation may succeed later."""
     return error.errno in _SHORTAGES
 
 

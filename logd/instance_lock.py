@@ -1,14 +1,14 @@
 """The instance's lock file: ensures one daemon at a time, and holds what `logd status` reads.
 
-Its pages: the daemon's pid and trouble; its runtime statistics; who asks for reports, written by
-the report process; and two with the files that the daemon depends on
+Its pages hold the daemon's pid and trouble; its runtime statistics; the users of reports, written
+by the report process; and, in two pages, the files that the daemon depends on
 (`logd.self_repair.runtime_files`).
 
-`status` reads the pages while the disk is full or the database locked, so writing them must need
-neither: they are written whole and flushed when the lock is taken, and later only overwritten in
+`status` reads the pages even while the disk is full or the database locked, so writing them must
+need neither. They are written and flushed when the lock is taken, and later only overwritten in
 place, which takes no new block. (A file system that copies on write may refuse; then a page keeps
-its old text, and only the line on stderr is new.) A page that a crash tore fails its checksum and
-is ignored. The lock shows whether the daemon that wrote the pages is running.
+its old text, and only the line on stderr is new.) A half-written page fails its checksum and is
+ignored. The lock shows whether the daemon that wrote the pages is running.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ FILES_BYTES = 2 * PAGE_BYTES
 _READERS_OFFSET = 2 * PAGE_BYTES
 _FILES_OFFSET = 3 * PAGE_BYTES
 FILE_BYTES = _FILES_OFFSET + FILES_BYTES
-TROUBLE_CHARS_MAX = 300  # of up to 12 bytes each in JSON: the page holds them
+# A character takes up to 12 bytes in JSON, and the page must hold all of them.
+TROUBLE_CHARS_MAX = 300
 _READ_TRIES = 3
 
 
 @dataclass(frozen=True)
 class Page:
-    """The first page. `made`: a database was created for this instance."""
+    """The first page of the lock file. `made` is true once a database was created."""
 
     pid: int = 0
     made: bool = False
@@ -47,18 +48,18 @@ class Page:
     since_ns: int = 0
 
     def encode(self) -> bytes:
-        """Returns the page's bytes."""
+        """Returns the page as bytes."""
         return _encode(asdict(self))
 
 
 def _encode(fields: dict[str, Any], length: int = PAGE_BYTES) -> bytes:
-    """Returns a page: one line of JSON, its checksum, and blanks up to the page's end."""
+    """Returns a page as bytes: one line of JSON, its checksum, and blanks to fill the page."""
     text = json.dumps(fields)
     return f"{text}\n{zlib.crc32(text.encode()):08x}\n".encode().ljust(length)
 
 
 def _fields(page: bytes) -> dict[str, Any]:
-    """Returns the fields of a page. Raises ValueError when it is torn or missing."""
+    """Returns the fields of a page. Raises ValueError if the page is half written or missing."""
     text, check = page.decode("ascii").split("\n")[:2]
     if int(check, 16) != zlib.crc32(text.encode()):
         raise ValueError("torn")
@@ -81,7 +82,7 @@ def _decode_runtime_stats(page: bytes) -> RuntimeStats | None:
         fields["commit_counts"] = tuple(fields["commit_counts"])
         fields["ignored"] = tuple(fields.get("ignored", ()))
         return RuntimeStats(**fields)
-    except (ValueError, TypeError, KeyError):  # torn, or another version's
+    except (ValueError, TypeError, KeyError):  # the page is half written, or of another version
         return None
 
 
@@ -97,12 +98,12 @@ def _decode_readers(page: bytes) -> list[dict[str, Any]] | None:
     try:
         readers = _fields(page)["readers"]
         return readers if isinstance(readers, list) else None
-    except (ValueError, KeyError):  # torn, or not written yet
+    except (ValueError, KeyError):  # the page is half written, or was not written yet
         return None
 
 
 class InstanceLock:
-    """The lock while it is held, and the pages that its holder writes."""
+    """The lock of an instance while it is held, and the pages that its holder writes."""
 
     def __init__(self, path: Path, fd: int, now_ns: Callable[[], int]) -> None:
         self.path = path
@@ -110,7 +111,7 @@ class InstanceLock:
         self._now_ns = now_ns
         before = _decode(os.pread(fd, PAGE_BYTES, 0))
         self._page = Page(os.getpid(), made=before is not None and before.made)
-        # Keep the last daemon's statistics until there are new ones.
+        # The last daemon's statistics stay until there are new ones.
         self._lay_out(fd, os.pread(fd, PAGE_BYTES, PAGE_BYTES))
 
     def _lay_out(self, fd: int, figures: bytes) -> None:
@@ -122,7 +123,7 @@ class InstanceLock:
     def put_back(self) -> None:
         """Creates the lock file again, with lock and pages, if it was removed or replaced.
 
-        Raises AlreadyRunning when another daemon has locked it by now, and OSError.
+        Raises AlreadyRunning if another daemon has locked it since, and OSError.
         """
         fd = _open_locked(self.path)
         try:
@@ -133,16 +134,17 @@ class InstanceLock:
             raise
         finally:
             os.close(former)
-            # Should both be the same file, which was moved back meanwhile, that dropped its lock.
+            # If both descriptors are of the same file,
+            # which was moved back, closing one dropped the lock.
             liveness.acquire(self._fd)
 
     def close(self) -> None:
-        """Releases the lock."""
+        """Releases the instance's lock."""
         os.close(self._fd)
 
     @property
     def page(self) -> Page:
-        """The first page as it is now."""
+        """The first page of the lock file, as it was last written."""
         return self._page
 
     @property
@@ -151,14 +153,14 @@ class InstanceLock:
         return self._page.made
 
     def mark_database_made(self) -> None:
-        """Records that the database was created: an empty or missing one is an error now."""
+        """Records that the database exists: a missing or empty one is an error from now on."""
         if not self._page.made:
             self._write(Page(self._page.pid, True, self._page.trouble, self._page.since_ns))
             with contextlib.suppress(OSError):
                 os.fsync(self._fd)
 
     def set_trouble(self, trouble: str | None) -> None:
-        """Publishes why nothing can be stored, since the first such call; None: it can again."""
+        """Publishes why nothing can be stored, and since when; None ends the trouble."""
         before = self._page.trouble
         trouble = trouble if trouble is None else trouble[:TROUBLE_CHARS_MAX]
         if trouble == before:
@@ -167,14 +169,14 @@ class InstanceLock:
         self._write(Page(self._page.pid, self._page.made, trouble, since_ns))
 
     def publish_stats(self, figures: RuntimeStats) -> None:
-        """Publishes runtime statistics."""
+        """Publishes runtime statistics in the lock file."""
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, _encode(asdict(figures)), PAGE_BYTES)
 
     def publish_files(self, files: list[dict[str, Any]]) -> None:
         """Publishes the files that this daemon depends on (`logd.self_repair.runtime_files`)."""
         data = _encode({"files": files}, FILES_BYTES)
-        if len(data) <= FILES_BYTES:  # else the paths are too long for the page
+        if len(data) <= FILES_BYTES:  # longer paths do not fit into the page, and are not published
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, data, _FILES_OFFSET)
 
@@ -186,7 +188,7 @@ class InstanceLock:
 
 @contextlib.contextmanager
 def instance_lock(path: Path, now_ns: Callable[[], int] = time.time_ns) -> Iterator[InstanceLock]:
-    """Holds the instance's lock within a `with`. Raises AlreadyRunning with the other's pid."""
+    """Holds the instance's lock in a `with` block. Raises AlreadyRunning with the holder's pid."""
     fd = _open_locked(path)
     try:
         held = InstanceLock(path, fd, now_ns)
@@ -229,15 +231,15 @@ def read_lock_page(path: Path) -> tuple[int | None, Page]:
 
 
 def read_runtime_stats(path: Path) -> RuntimeStats | None:
-    """Returns the statistics of the running daemon, or of the last one; None: there are none."""
+    """Returns the statistics of the running daemon, or of the last one; None if there are none."""
     with _opened(path) as fd:
         return None if fd is None else _try(_decode_runtime_stats, fd, PAGE_BYTES)
 
 
 def publish_readers(path: Path, readers: list[dict[str, Any]]) -> None:
-    """Publishes who asks for reports. Called by the report process, which holds no lock here.
+    """Publishes the users of reports. Called by the report process, which does not hold the lock.
 
-    (Closing any descriptor of the file drops the locks that the process has on it.)
+    (A process that holds it must not do this: closing the file drops the process's locks on it.)
     """
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -256,7 +258,7 @@ def read_runtime_files(path: Path) -> list[dict[str, Any]]:
 
 
 def read_report_usage(path: Path) -> list[dict[str, Any]]:
-    """Returns who has asked for reports since the report process started, heaviest user first."""
+    """Returns the users of reports since the report process started, the heaviest first."""
     with _opened(path) as fd:
         return [] if fd is None else _try(_decode_readers, fd, _READERS_OFFSET) or []
 
@@ -264,7 +266,7 @@ def read_report_usage(path: Path) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int | None]:
     try:
-        # O_NONBLOCK: does not wait for the writer of a FIFO.
+        # With O_NONBLOCK the open does not wait for the writer of a FIFO.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         yield None
@@ -282,6 +284,6 @@ def _try(
     decode: Callable[[bytes], T | None], fd: int, offset: int, length: int = PAGE_BYTES
 ) -> T | None:
     found = None
-    for _ in range(_READ_TRIES):  # it may be overwritten at this moment
+    for _ in range(_READ_TRIES):  # a page may be overwritten while it is read
         found = found or decode(os.pread(fd, length, offset))
     return found

@@ -1,7 +1,7 @@
 """Formats log lines on stderr: with a level for the journal, plain for a terminal.
 
-The journal takes `<4>` at the start of a line for its level (sd-daemon(3)), so that
-`journalctl -p warning` shows problems only. It records the unit that logs by itself.
+The journal takes `<4>` at the start of a line for its level (sd-daemon(3)), so that `journalctl -p
+warning` shows problems only. The journal records the unit's name itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def reads_stderr() -> bool:
 
 
 def format_line(level: int, text: str, *, journal: bool) -> str:
-    """Returns a text as log lines of that level of `logging`, for the journal or for a terminal."""
+    """Returns a text as log lines of a level of `logging`, for the journal or for a terminal."""
     if not journal:
         return f"logd: {text}"
     number = next((number for least, number in _LEVELS if level >= least), _DEBUG)
@@ -44,10 +44,7 @@ class _Lines(logging.Formatter):
 
 
 def log_to_stderr(part: str = "") -> None:
-    """Logs to stderr from now on, also the traceback of an uncaught exception.
-
-    `part` begins the messages of a process other than the daemon.
-    """
+    """Sends all log messages to stderr, also the traceback of an uncaught exception."""
     journal = reads_stderr()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(part, journal=journal))

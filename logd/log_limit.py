@@ -1,10 +1,9 @@
 """Throttles log lines that input can cause (pure: the clock is passed in).
 
-Whoever sends events decides how often such a line is due. So one line per message and user is
-logged in an interval, and the next one gives the number of those left out. Only a few users per
-message have an interval of their own; all others share one. That bounds the lines and the memory,
-however many users there are: the journal drops lines of a unit that writes too many, whichever they
-are.
+Senders of events decide how often such a line is due. So one line per message and user is logged in
+an interval, and the next one has the number of lines left out. Only a few users per message have an
+interval of their own; all others share one. That bounds the lines and the memory for any number of
+users. Without it the journal would drop lines, important ones too, of a unit that writes too many.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 INTERVAL_S = 30.0
 USERS_MAX = 8
 KINDS_MAX = 64
-_OTHERS = -1  # no user id
+_OTHERS = -1  # stands for all users without an interval of their own; no user id is negative
 
 
 @dataclass(slots=True)
@@ -43,9 +42,9 @@ class ThrottledLog:
         self._lock = threading.Lock()
 
     def warning(self, message: str, *args: object, user: int | None = None) -> None:
-        """Logs a warning, or counts it. The message without `args` is its kind.
+        """Logs a warning, or counts it. Messages that differ in `args` only are of one kind.
 
-        `user` is the user id that caused it, if one did.
+        `user` is the id of the user who caused it, if there is one.
         """
         self._throttle(logging.WARNING, message, args, user)
 
@@ -71,7 +70,7 @@ class ThrottledLog:
             self._log.log(level, text, *args, left_out, exc_info=exc_info)
 
     def _take(self, kind: str, user: int | None, now_s: float) -> int | None:
-        """Returns how many lines were left out before this one; None if this one is as well."""
+        """Returns how many lines were left out before this one; None to leave this one out."""
         if kind not in self._kinds and len(self._kinds) >= KINDS_MAX:
             kind = ""
         lines = self._kinds.setdefault(kind, {})
@@ -89,15 +88,15 @@ class ThrottledLog:
         return left_out
 
     def _place(self, lines: dict[int | None, _Line], user: int | None, now_s: float) -> int | None:
-        """Returns a new user's key: its own, after evicting an idle one, or the shared one."""
+        """Returns the key for a new user's line: the user, in place of an idle one, or _OTHERS."""
         if len(lines) - (_OTHERS in lines) < USERS_MAX:
             return user
         for other, line in lines.items():
             if other != _OTHERS and now_s - line.logged_s >= self._interval_s:
                 del lines[other]
                 if line.left_out:
-                    # Lines left out that are still to be reported: with the next line of the shared
-                    # place.
+                    # The idle user's number of lines left out
+                    # is reported with the next shared line.
                     shared = lines.setdefault(_OTHERS, _Line(line.logged_s))
                     shared.left_out += line.left_out
                 return user

@@ -200,7 +200,7 @@ def _prose(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Returns a line of text, escaped if it would be read as a roff request."""
+    """Returns a line of text, escaped if roff would read it as a request."""
     return rf"\&{text}" if text.startswith((".", "'")) else text
 
 

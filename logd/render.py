@@ -48,15 +48,16 @@ def iso_time(ts_ns: int) -> str:
     return f"{_iso_hour(hours)}:{rest_s // 60:02d}:{rest_s % 60:02d}.{rest_ns:09d}Z"
 
 
-@lru_cache(maxsize=64)  # neighbours in the trail share it
+@lru_cache(maxsize=64)  # cached, since most neighbouring events are of the same hour
 def _iso_hour(hours: int) -> str:
     return (_EPOCH + timedelta(hours=hours)).isoformat(timespec="hours")
 
 
 def printable(text: object) -> str:
-    """Returns the text with what is not to reach a terminal as backslash escapes: control
-    characters, and invisible ones that reverse the order in which text is shown (U+202A to U+202E,
-    U+2066 to U+2069, U+200E, U+200F, U+061C) or hide in it.
+    """Returns the text with characters that are unsafe on a terminal as backslash escapes.
+
+    These are control characters, and invisible ones that reverse the order in which text is shown
+    (U+202A to U+202E, U+2066 to U+2069, U+200E, U+200F, U+061C) or hide in it.
     """
     plain = str(text)
     if plain.isprintable():
@@ -66,24 +67,26 @@ def printable(text: object) -> str:
     )
 
 
-# Stored values are never circular; not checking for it saves a third of the time.
+# Stored values are never circular; without the check for that, encoding is a third quicker.
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
 _NOT_ASCII = re.compile("[\x7f-\U0010ffff]")
-# Spaces are not `printable`, but harmless.
+# The Unicode category of spaces, which are harmless though str.isprintable() excludes them.
 _SPACE = "Zs"
 
 
 def to_json(value: object) -> str:
-    """Returns valid JSON for any stored value, on one line, without characters that `printable`
-    escapes."""
+    """Returns valid JSON for any stored value, on one line, without unsafe characters.
+
+    Characters that `printable` escapes are written as JSON escapes.
+    """
     try:
         text = _encode(value)
     except (
         ValueError,
         TypeError,
-    ):  # a value that JSON cannot express; rare, so it is not checked before
+    ):  # a value that JSON cannot express, which is rare
         text = _encode(json_value(value))
     if (text.isascii() and "\x7f" not in text) or text.isprintable():
         return text
@@ -116,10 +119,10 @@ def json_lines(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def json_line(row: Row) -> str:
-    """Returns a row as a JSON object: beside each time in nanoseconds the same as text.
+    """Returns a row as a JSON object, with each time in nanoseconds and as text.
 
-    `time` beside `ts_ns`, `stored_time` beside `stored_ns`: programs that read numbers as doubles
-    (jq, JavaScript) change the last digits of nanoseconds.
+    For example, `time` is added to `ts_ns`, since programs that read numbers as doubles (jq,
+    JavaScript) change the last digits of nanoseconds.
     """
     shown: dict[str, Any] = {}
     for name, text_name in _names(tuple(row)):
@@ -131,12 +134,12 @@ def json_line(row: Row) -> str:
 
 @lru_cache(maxsize=64)
 def _names(names: tuple[str, ...]) -> list[tuple[str, str | None]]:
-    """Each name, and that of the same time as text, if it is one."""
+    """Returns each name, with the name of the same time as text if it is a time."""
     return [(name, _time_name(name) if name.endswith("_ns") else None) for name in names]
 
 
 def _time_name(name: str) -> str:
-    """`ts_ns` is `time`, `last_ts_ns` is `last_time`, `made_ns` is `made_time`."""
+    """Returns the name for a time as text: `time` for `ts_ns`, `made_time` for `made_ns`."""
     words = name.removesuffix("_ns").split("_")
     return "_".join([*words[: len(words) - (words[-1] == "ts")], "time"])
 
@@ -155,7 +158,7 @@ def _csv_values(row: Row) -> list[Any]:
 
 def _csv_lines(header: Iterable[str], values: Iterable[Iterable[Any]]) -> Iterator[str]:
     buffer = io.StringIO()
-    # The writer quotes only characters of its own line end, and a user id may contain one.
+    # The writer quotes CR and LF only if they are in its line end, and a user id may contain them.
     writer = csv.writer(buffer, lineterminator=_CSV_END)
     for row in itertools.chain([header], values):
         buffer.seek(0)
@@ -164,21 +167,21 @@ def _csv_lines(header: Iterable[str], values: Iterable[Iterable[Any]]) -> Iterat
         yield buffer.getvalue().removesuffix(_CSV_END)
 
 
-# Where a cell begins: also behind what separates cells in some countries. The wide signs begin a
-# formula where a spreadsheet is set to Chinese or Japanese.
+# The beginnings of cells; a semicolon separates cells in some countries.
+# The wide signs begin a formula in a spreadsheet set to Chinese or Japanese.
 _FORMULA = re.compile("(^|;)(?= *[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 # A spreadsheet calculates with doubles, and shows 15 digits.
 _EXACT_BELOW = 10**15
-# Text that is an id, and would be shown as the number of another: 7, 1.23457E+20, 100000.
+# The beginnings of text that is an id, and would be shown as another number: 007, 12e3, 21 digits.
 _NUMBER_OF_OTHERS = re.compile(r"\s*(?:0[0-9]|[0-9]{16}|[0-9]+(?:\.[0-9]*)?[eE][0-9]+\s*\Z)")
 
 
 def spreadsheet_cell(value: object) -> object:
-    """Returns what a spreadsheet shows as that value and never calculates.
+    """Returns the value for a spreadsheet's cell, so that it is shown unchanged and not calculated.
 
-    An apostrophe marks text that would be a formula, a number with more digits than it keeps, and
-    text that would become another number: 007, 12e3, an id of 21 digits. A tab or a line end, which
-    could begin a cell too, is escaped like any control character.
+    An apostrophe marks text that would be a formula, a number with more digits than a spreadsheet
+    keeps, and text that would become another number: 007, 12e3, an id of 21 digits. A tab or a line
+    end, which could begin a cell too, is escaped like any control character.
     """
     if isinstance(value, str):
         if _NUMBER_OF_OTHERS.match(value):
@@ -200,15 +203,17 @@ def _spreadsheet_rows(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def spreadsheet_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yields CSV for a spreadsheet: a byte order mark, which tells it the encoding, times as text,
-    no formulas, and lines that end in CR LF once they are written with LF.
+    """Yields CSV for a spreadsheet, with times as text and without formulas.
+
+    It begins with a byte order mark, which states the encoding; lines end in CR, to which the
+    caller adds LF.
     """
     for number, line in enumerate(_spreadsheet_rows(rows)):
         yield f"{'' if number else BYTE_ORDER_MARK}{line}\r"
 
 
 def table_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yields a header and one line per event, in columns."""
+    """Yields a header and a line for each event, in columns."""
     yield f"{'id':>8}  {'time (UTC)':24}  {'type':20}  {'user':12}  properties"
     for row in rows:
         yield event_line(row)
@@ -248,10 +253,9 @@ class _Output(Protocol):
 
 
 def line_format(form: str, out: _Output) -> Callable[[Iterable[Row]], Iterator[str]]:
-    """Returns the function that formats rows for `out`.
+    """Returns the function that formats rows in the format `form` for `out`.
 
-    CSV keeps text as it was stored, for programs; for a terminal its control characters are
-    escaped.
+    CSV keeps text as it was stored, for programs; on a terminal its control characters are escaped.
     """
     if form in _AT_TERMINAL and out.isatty():
         return lambda rows: map(printable, _AT_TERMINAL[form](rows))

@@ -1,4 +1,4 @@
-"""Runtime statistics: event rates, commits and their durations, and what waits. Pure.
+"""Runtime statistics: event rates, commits and their durations, and backlog. Pure.
 
 The daemon's loop counts commits, and takes a sample at most once a second, which it publishes for
 `logd status` and the metrics (`logd.instance_lock`).
@@ -15,41 +15,42 @@ from typing import Any
 SAMPLE_INTERVAL_S = 1.0
 MINUTE_S = 60.0
 FIVE_MINUTES_S = 300.0
-# Upper bounds of the histogram of commits; one more bucket counts what took longer.
+# Upper bounds of the buckets of the commits' histogram; a last bucket counts longer ones.
 COMMIT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# The shortest time over which a rate shows how long an outbox will have room.
+# The shortest time over which a write rate is measured to predict when an outbox is full.
 PACE_MIN_S = 10.0
-# Rows of `ignored`: the page that they are published in has room for these and the rest.
+# The most rows in `ignored`: the page in the lock file must hold them and all other fields.
 IGNORED_SENDERS_MAX = 10
 
 
 @dataclass(frozen=True)
 class RuntimeStats:
-    """A sample of a daemon. Rates are of stored events, since its start if that is later."""
+    """A sample of a daemon's statistics. Rates are of stored events."""
 
     at_ns: int = 0
     started_ns: int = 0
-    events: int = 0  # stored since the start
-    lost: int = 0  # events, since the start
+    events: int = 0  # events stored since the daemon's start
+    lost: int = 0  # events lost since the daemon's start
     events_per_s_1m: float = 0.0
     events_per_s_5m: float = 0.0
     commits: int = 0
-    commit_s: float = 0.0  # of all of them together
+    commit_s: float = 0.0  # seconds of all commits together
     commit_last_s: float = 0.0
     commit_longest_s: float = 0.0
-    commit_counts: tuple[int, ...] = (0,) * (len(COMMIT_BOUNDS_S) + 1)  # by COMMIT_BOUNDS_S
-    backlog: int = 0  # events accepted and not stored, in the outboxes that are open
-    room_s: float | None = None  # see OutboxTotals
+    # Numbers of commits by COMMIT_BOUNDS_S.
+    commit_counts: tuple[int, ...] = (0,) * (len(COMMIT_BOUNDS_S) + 1)
+    backlog: int = 0  # events accepted and not stored, in open outboxes
+    room_s: float | None = None  # seconds until an outbox is full; see OutboxTotals
     outboxes: int = 0
     outboxes_bytes: int = 0
     wal_bytes: int = 0
-    queue_datagrams: int | None = None  # the socket's queue; None: a service manager made it
-    ignored: tuple[dict[str, Any], ...] = ()  # see logd.ingest.ignored.Ignored.senders
-    heads_signed: bool = False  # whether it signs the heads of the trail that it logs
+    queue_datagrams: int | None = None  # length of the socket's queue; None if inherited
+    ignored: tuple[dict[str, Any], ...] = ()  # rows of logd.ingest.ignored.Ignored.senders
+    heads_signed: bool = False  # whether the daemon signs the heads that it logs
 
 
 class WriteRate:
-    """Measures the rate at which one producer writes, over the last one to two minutes."""
+    """Measures the rate at which a producer writes, over the last one to two minutes."""
 
     __slots__ = ("_newer", "_older")
 
@@ -57,7 +58,7 @@ class WriteRate:
         self._older = self._newer = (now_s, written)
 
     def per_s(self, now_s: float, written: int) -> float:
-        """Returns events per second, given the number written by now; 0 while it is too early."""
+        """Returns events per second, given the number written so far; 0 in the first minute."""
         if now_s - self._newer[0] >= MINUTE_S:
             self._older, self._newer = self._newer, (now_s, written)
         then_s, before = self._older
@@ -66,10 +67,10 @@ class WriteRate:
 
 @dataclass
 class OutboxTotals:
-    """What the open outboxes hold in all, and when the first of them would be full.
+    """The backlog of all open outboxes, and when the first of them will be full.
 
-    `room_s` is the time until then if nothing more were stored, at each one's present rate; None if
-    none of them is being filled.
+    `room_s` is the time until then at present rates, if nothing more were stored; None if no outbox
+    is being filled.
     """
 
     backlog: int = 0
@@ -84,9 +85,9 @@ class OutboxTotals:
 
 
 def within_s(counts: Sequence[int], part: float) -> float | None:
-    """Returns the bound that this fraction of the commits kept; infinite past the last one.
+    """Returns the bound that a fraction of the commits kept; infinite past the last bucket.
 
-    None if there was no commit.
+    Returns None if there was no commit.
     """
     total, seen = sum(counts), 0
     for bound_s, count in zip((*COMMIT_BOUNDS_S, float("inf")), counts, strict=True):
@@ -97,14 +98,15 @@ def within_s(counts: Sequence[int], part: float) -> float | None:
 
 
 class StatsRecorder:
-    """Counts commits since the start of a daemon. `now_s` is monotonic."""
+    """Counts commits since the start of a daemon. Times are monotonic."""
 
     def __init__(self) -> None:
         self._events = 0
         self._lost = 0
         self._commit_s = self._commit_last_s = self._commit_longest_s = 0.0
         self._commit_counts = [0] * (len(COMMIT_BOUNDS_S) + 1)
-        # One more than the seconds of the longest rate, each with the events stored until then.
+        # One sample a second for the period of the longest rate,
+        # and one more: (time, events stored).
         self._samples: deque[tuple[float, int]] = deque(maxlen=int(FIVE_MINUTES_S) + 1)
 
     def record_commit(self, events: int, lost: int, duration_s: float) -> None:
@@ -117,11 +119,11 @@ class StatsRecorder:
         self._commit_counts[bisect_left(COMMIT_BOUNDS_S, duration_s)] += 1
 
     def is_due(self, now_s: float) -> bool:
-        """Returns whether the last sample is a second old."""
+        """Returns whether the last sample is at least a second old."""
         return not self._samples or now_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S
 
     def sample(self, now_s: float, at_ns: int) -> RuntimeStats:
-        """Returns a sample of what is counted here; to be called when `is_due`."""
+        """Returns a sample of the counts. Called when `is_due`."""
         self._samples.append((now_s, self._events))
         return RuntimeStats(
             at_ns=at_ns,

@@ -1,7 +1,7 @@
 """Notifies the service manager (sd_notify(3)): ready, stopping, alive, status line.
 
-Only the event loop feeds the watchdog: if a flush hangs, the step hangs, and the watchdog ends the
-process. An idle loop still takes steps.
+Only the event loop notifies the watchdog: if a flush hangs, the step hangs, and the watchdog ends
+the process. An idle loop still runs steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 
-# A service manager that does not read must not hold up a commit.
+# Seconds to wait for a service manager that does not read, which must not delay a commit for long.
 SEND_TIMEOUT_S = 5.0
 FEEDS_PER_TIMEOUT = 4
 STATUS_INTERVAL_S = 1.0
@@ -21,7 +21,7 @@ EXTENSION_S = 120
 def send(state: str, *, wait: bool = False) -> bool:
     """Sends a state to the service manager, if there is one; returns whether it was sent.
 
-    With `wait`, wait up to SEND_TIMEOUT_S for a manager that is slow to read.
+    With `wait`, it waits up to SEND_TIMEOUT_S for a manager that is slow to read.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
@@ -36,12 +36,12 @@ def send(state: str, *, wait: bool = False) -> bool:
 
 
 def extend_timeout(seconds: float = EXTENSION_S) -> None:
-    """Asks for this much more time to start or stop; never makes the time shorter."""
+    """Asks the service manager for more time to start or stop; never shortens that time."""
     send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
 
 def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Returns how often this process must feed the watchdog; None: there is no watchdog."""
+    """Returns how often this process must notify the watchdog; None if there is no watchdog."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
@@ -53,9 +53,9 @@ def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None
 
 @contextlib.contextmanager
 def extend_watchdog(seconds: float) -> Iterator[None]:
-    """Makes the watchdog wait this long within a `with`, for work that is long but not hung.
+    """Makes the watchdog wait for `seconds` in a `with` block, for work that is long but not hung.
 
-    If it waits longer already, nothing changes.
+    If its timeout is longer already, nothing changes.
     """
     interval_s = watchdog_interval_s()
     if interval_s is None or interval_s * FEEDS_PER_TIMEOUT >= seconds:
@@ -78,7 +78,7 @@ class Notifier:
         self._sent_s: float | None = None
 
     def feed_watchdog(self, now_s: float) -> None:
-        """Feeds the watchdog if that is due; called at each step of the loop."""
+        """Notifies the watchdog if that is due. Called at each step of the loop."""
         if self.interval_s is None:
             return
         due = self._fed_s is None or now_s - self._fed_s >= self.interval_s
@@ -86,7 +86,7 @@ class Notifier:
             self._fed_s = now_s
 
     def set_status(self, text: str, now_s: float) -> None:
-        """Sets the line in `systemctl status` when it has changed, at most once a second."""
+        """Sets the status line of `systemctl status` if it has changed, at most once a second."""
         if text == self._status:
             return
         if self._sent_s is None or now_s - self._sent_s >= STATUS_INTERVAL_S:

@@ -13,7 +13,7 @@ __all__ = ["create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first access, so that importing `webapp.run` does not load the site and its database.
+    # The app is imported on first access, so that importing `webapp.run` does not load the site.
     if name == "create_app":
         from webapp.cli import create_app
 

@@ -39,8 +39,8 @@ class Measured:
     rounds: int
     phases_ns: dict[str, float]
     open_cpu_ns: float
-    totals_ns: list[int]  # of each round
-    flushes: int | None  # None without the shim, which counts them
+    totals_ns: list[int]  # the total time of each round
+    flushes: int | None  # None without the shim that counts flushes
     sums: Sums
 
     @property
@@ -110,7 +110,7 @@ def measure(
     events: list[list[dict[str, int]]] = [[] for _ in all_cells]
     for done, line in enumerate(_lines(place, disks, env, rounds, most_s)):
         if "stored" in line:
-            advance("", max(0, steps(long) - done))  # out of time, or only one disk
+            advance("", max(0, steps(long) - done))  # too little time, or only one disk
             return [
                 _middle(cell, events[n], line["attempted"], line["stored"][n])
                 for n, cell in enumerate(all_cells)
@@ -153,7 +153,7 @@ def _middle(
     open_cpu_ns = median(event["open_cpu_ns"] for event in events)
     totals_ns = [sum(event[f"{phase}_ns"] for phase in PHASES) for event in events]
     flushes = int(median(event["flushes"] for event in events))
-    # No write raised, so all were accepted.
+    # Every write returned, so all events count as accepted.
     sums = Sums(attempted=attempted, accepted=attempted, refused=0, stored=stored)
     counted = flushes if flushes >= 0 else None
     return Measured(cell, len(events), phases, open_cpu_ns, totals_ns, counted, sums)

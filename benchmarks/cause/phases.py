@@ -21,7 +21,7 @@ from benchmarks.harness.event_database import Database, insert, make_row
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination. With `elsewhere` another connection keeps the file open all the time."""
+    """One combination of conditions. With `elsewhere`, another connection keeps the file open."""
 
     flush_ms: int
     cipher: str
@@ -51,7 +51,7 @@ class Event:
 
     cell: int
     open_ns: int
-    open_cpu_ns: int  # CPU time of it, which other load does not lengthen
+    open_cpu_ns: int  # CPU time of the event, which other load does not lengthen
     insert_ns: int
     commit_ns: int
     close_ns: int
@@ -104,7 +104,7 @@ def main(place: Path, disks: Sequence[int], rounds: int, most_s: float) -> None:
     for turn in range(rounds + 1):
         for number, cell in enumerate(all_cells):
             event = write(cell, number, place, f"{number}-{turn}")
-            if turn:  # the first round warms up
+            if turn:  # the first round is a warm-up
                 print(json.dumps(asdict(event)), flush=True)
         if turn and time.monotonic() > end_s:
             break

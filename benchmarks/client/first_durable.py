@@ -21,7 +21,7 @@ from logd_client import Client, Outcome
 
 PROCESSES = 15
 LATER_EVENTS = 5
-# A pause, so that each event has a commit of its own and finds the daemon asleep.
+# Seconds between events, so that each has a commit of its own and finds the daemon asleep.
 PAUSE_S = 0.15
 
 

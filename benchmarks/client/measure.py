@@ -41,7 +41,7 @@ def present() -> list[str]:
 
 
 def missing(groups: Sequence[Group], can_pin: bool) -> list[str]:
-    """Return what is not measured here, and why."""
+    """Return the names of the peers that are not measured here, and why."""
     measured = {cell.peer for group in groups for cell in group.cells}
     absent = [kind.missing() for name, kind in KINDS.items() if name not in measured]
     texts = [text for text in absent if text is not None]
@@ -136,7 +136,7 @@ def _send(
             receiving["logd"] = Receiving(daemon.pid, str(instance.socket), "")
         orders_file.write_text(Orders(groups, receiving, str(place), _cores()).to_json())
         arguments = ["-m", "benchmarks.client.sender", str(orders_file), str(results_file)]
-        # The sender must find the same installed packages as this process.
+        # The sender must find the same installed packages as this process does.
         modules = {"PYTHONPATH": os.pathsep.join([machine.PYTHONPATH, *filter(None, sys.path)])}
         sender = stack.enter_context(running("sender", arguments, modules))
         while (now := sender.wait_for_line(STEP, STEP_TIMEOUT_S).removeprefix(STEP)) != DONE:
@@ -168,7 +168,7 @@ def _receiver_of(name: str, place: Path) -> Iterator[Receiving | None]:
 def main(long: bool, only: tuple[str, ...], directory: Path | None, results: Path) -> None:
     """Measure one emit, compared with a raw send and other loggers.
 
-    With --only, `logd` and the raw send are measured too: the others are compared with them.
+    With --only, `logd` and the raw send are measured too, since the others are compared with these.
     """
     for name in only:
         if (why := KINDS[name].missing()) is not None:

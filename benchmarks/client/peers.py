@@ -31,7 +31,7 @@ EVENT_TYPE = "page_view"
 USER = "7"
 PROPS: dict[str, Any] = {"route": "/lesson/<int:lesson>", "method": "GET", "status": 200}
 FLUSH_TIMEOUT_S = 60.0
-# A receiver that got nothing for this long is taken to have everything.
+# Seconds without an event after which a receiver counts as having received everything.
 STILL_S = 0.2
 LOOK_INTERVAL_S = 0.001
 RING_BYTES = 8 * 1024 * 1024
@@ -43,7 +43,8 @@ class Kind:
     """A kind of peer: its label, its receiver and its requirements.
 
     `receiver` is a kind of `receivers`, "logd", "rsyslog", "file" (written by a thread of the
-    sender) or "" for none. `module` and `program` must be installed, which `brings` does.
+    sender) or "" for none. `module` and `program` must be installed; `brings` names the package
+    that has them.
     """
 
     label: str
@@ -55,7 +56,7 @@ class Kind:
 
     @property
     def can_be_awake(self) -> bool:
-        """Whether its receiver can be kept awake."""
+        """Whether this kind's receiver can be kept awake."""
         return self.receiver in ("datagrams", "stream")
 
     @property
@@ -103,10 +104,10 @@ class Peer:
     name: str
     call: Callable[[], bool]
     received: Callable[[], int]
-    pid: int | None = None  # of the receiver, if that is another process
+    pid: int | None = None  # process id of the receiver, if it is another process
     control: Control | None = None
     wake_up: Callable[[], None] = field(default=lambda: None)
-    wait: Callable[[], bool] | None = None  # until all is stored
+    wait: Callable[[], bool] | None = None  # the driver waits until all events are stored
     stats: Callable[[], Mapping[str, Any]] | None = None
     close: Callable[[], None] = field(default=lambda: None)
 
@@ -187,7 +188,7 @@ def _connected(path: str) -> socket.socket:
 def _counted(
     name: str, call: Callable[[], bool], receiving: Receiving, close: Callable[[], None]
 ) -> Peer:
-    """Make a peer with one of our receivers. A stream needs no wake-up: its next event is one."""
+    """Make a peer with a receiver of this package. A stream's next event is a wake-up."""
     control = Control(receiving.counts)
 
     def wake_up() -> None:
@@ -311,7 +312,7 @@ def _fluent(name: str, receiving: Receiving) -> Peer:
 
 def _datadog(receiving: Receiving) -> Peer:
     base = import_module("datadog.dogstatsd.base")
-    # Its telemetry is never flushed, which would reset its counter of drops.
+    # The telemetry is never flushed, since a flush would reset its counter of drops.
     client = base.DogStatsd(socket_path=receiving.socket, telemetry_min_flush_interval=10**9)
     event = client.event
     tags = [f"user:{USER}", *(f"{key}:{value}" for key, value in PROPS.items())]

@@ -22,11 +22,11 @@ class Cell:
     """One way of calling one peer. `rate` is events/s of all threads, 0 is flat out."""
 
     peer: str
-    events: int  # in each round, of all threads together
+    events: int  # events in each round, of all threads together
     rate: int = 0
     threads: int = 1
-    awake: bool = False  # the receiver never sleeps in recv
-    pinned: bool = False  # sender and receiver, to a core each
+    awake: bool = False  # whether the receiver never sleeps in recv
+    pinned: bool = False  # whether sender and receiver have a core each
 
     @property
     def load(self) -> str:
@@ -58,7 +58,7 @@ class Size:
 QUICK = Size(rounds=8, events=10_000, peer_events=1_500, fast_events=1_000, slow_events=12)
 LONG = Size(10, 20_000, 10_000, 1_500, 30, every_cell=True)
 
-# Figures are taken from these groups; the others only make rows.
+# The groups from which figures are taken; the others only make rows of the table.
 WARM_UP = "warm-up"
 PINNED = "pinned, flat out"
 PEERS = "every peer, flat out"
@@ -142,7 +142,7 @@ def _slow(own: Iterable[str], size: Size) -> list[Cell]:
 
 
 def _rest(groups: Sequence[Group], names: Sequence[str], size: Size, can_pin: bool) -> list[Cell]:
-    """Return every combination that no group has yet."""
+    """Return every combination of conditions that no other group has."""
     have = {_what(cell) for group in groups if group.name != WARM_UP for cell in group.cells}
     events = {0: size.peer_events, FAST_PER_S: size.fast_events, SLOW_PER_S: size.slow_events}
     cells = [

@@ -29,7 +29,7 @@ READY = "receiver: ready"
 RSYSLOG_READY_TIMEOUT_S = 20.0
 LOOK_INTERVAL_S = 0.01
 BUFFER_BYTES = 64 * 1024
-# A datagram of one byte is not an event: it makes the receiver reread whether to stay awake.
+# A datagram of one byte is no event: it makes the receiver read again whether to stay awake.
 WAKE_UP = b"\0"
 
 _AWAKE = 0
@@ -50,11 +50,11 @@ class Receiving:
 
     pid: int
     socket: str
-    counts: str  # the file with its count, or the file whose lines are counted
+    counts: str  # the file with the count, or the file whose lines are counted
 
 
 class Control:
-    """The shared words, for sender and receiver."""
+    """The two words of memory that sender and receiver share."""
 
     def __init__(self, path: str) -> None:
         with Path(path).open("r+b") as file:
@@ -71,7 +71,7 @@ class Control:
 
     @property
     def received(self) -> int:
-        """Events received so far."""
+        """The number of events received so far."""
         return self._words[_RECEIVED]
 
     @received.setter
@@ -110,7 +110,7 @@ def stream(path: str, control: Control) -> None:
 
 
 def _batches(connection: socket.socket, buffer: bytearray, control: Control) -> Iterator[int]:
-    """Yield how many values each received piece completes."""
+    """Yield, for each piece received, how many values it completes."""
     unpacker, view = msgpack.Unpacker(), memoryview(buffer)
     while True:
         try:
@@ -171,9 +171,9 @@ def rsyslog(place: Path) -> Iterator[Receiving]:
 
 def cpu_ns(pid: int) -> int:
     """Return the CPU time of a process so far, all its threads, without its children."""
-    # The clock id is that of clock_getcpuclockid(3). It is exact, where /proc counts ticks. For a
-    # process that is running right now it is the value of the last tick: a polling receiver may
-    # seem to take nothing.
+    # The clock id is as clock_getcpuclockid(3) computes it.
+    # The clock is exact, while /proc counts ticks. For a process that runs now it
+    # has the value of the last tick: a polling receiver may seem to use no time.
     return time.clock_gettime_ns(~pid << 3 | 2)
 
 

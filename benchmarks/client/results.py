@@ -14,7 +14,7 @@ from benchmarks.harness.sums import Sums
 
 @dataclass(frozen=True)
 class Measured:
-    """One cell of a group, all its rounds; `seen` is what the sender reported."""
+    """One cell of a group, in all its rounds; `seen` is what the sender reported."""
 
     group: str
     cell: Cell
@@ -30,12 +30,12 @@ class Measured:
 
     @property
     def calls(self) -> int:
-        """Accepted and refused calls."""
+        """The numbers of accepted and refused calls."""
         return int(self.seen["accepted"] + self.seen["refused"])
 
     @property
     def sums(self) -> Sums:
-        """What a peer accepts and does not deliver is lost; for logd it is a wrong sum."""
+        """The sums: accepted events that are not delivered are lost; for logd that is wrong."""
         seen = self.seen
         lost = 0 if self.cell.peer == "logd" else seen["accepted"] - seen["delivered"]
         return Sums(
@@ -122,7 +122,7 @@ def row(one: Measured) -> dict[str, Any]:
 
 
 def problems(measured: Sequence[Measured], total: Sums) -> list[str]:
-    """Return every wrong sum: of a cell, of logd in total, of the cells compared with the total."""
+    """Return every wrong sum: of each cell, of logd in total, of cells against the total."""
     found = [text for one in measured for text in one.problems()]
     found += [f"logd, all of it: {text}" for text in total.problems()]
     cells = [one for one in measured if one.cell.peer == "logd"]

@@ -29,7 +29,7 @@ from benchmarks.harness.table import quantile
 STEP = "step: "
 DONE = "done"
 CALLS_TIMEOUT_S = 60.0
-# How long to wait, off the clock, when a receiver's queue is full.
+# Seconds to wait when a receiver's queue is full; they are not measured.
 QUEUE_FULL_SPIN_NS = 20_000
 QUEUE_FULL_WAIT_S = 0.00005
 OVERHEAD_CALLS = 20_000
@@ -41,7 +41,7 @@ class Orders:
     """The sender's task: the plan, the receivers, the cores to pin to (sender's, receiver's)."""
 
     groups: Sequence[Group]
-    receiving: Mapping[str, Receiving | None]  # for every peer of the plan
+    receiving: Mapping[str, Receiving | None]  # one for each peer of the plan
     place: str
     cores: tuple[int, int] | None
 
@@ -143,7 +143,7 @@ def back_off_of(cell: Cell) -> Callable[[], int]:
     wait_s = REFUSED_WAIT_S if cell.peer == "logd" else QUEUE_FULL_WAIT_S
 
     def wait() -> int:
-        time.sleep(wait_s)  # lets the other threads run
+        time.sleep(wait_s)  # lets other threads run
         return 0
 
     return wait
@@ -158,7 +158,7 @@ def in_threads(cell: Cell, call: Callable[[], bool]) -> list[Timed]:
     share, left = divmod(cell.events, cell.threads)
     done: list[Timed] = []
     failed: list[BaseException] = []
-    # All threads start before this time, and then call one after the other, not at once.
+    # All threads start before this time; then they call one after the other, not at once.
     start_s = time.monotonic() + 0.01
 
     def run(number: int) -> None:

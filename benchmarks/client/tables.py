@@ -28,7 +28,7 @@ HEAD = (
     "delivered\n/ calls",
     "sum",
 )
-# With fewer calls a quantile depends on a single call.
+# With fewer calls than this, a quantile depends on a single call.
 P99_CALLS_MIN = 100
 P999_CALLS_MIN = 1000
 PLOT_FROM_NS = 100.0

@@ -54,7 +54,7 @@ def store_backlog(instance: Instance, daemon: Running, events: Sequence[Event]) 
     """Let an idle daemon store the events, and measure it. Raises Failed."""
     before = settled(instance)
     with Client(instance.socket, outbox_bytes=OUTBOX_BYTES) as client:
-        client.emit("login", user="1")  # makes the producer known
+        client.emit("login", user="1")  # so that the daemon knows the producer
         if not client.flush(FLUSH_TIMEOUT_S):
             raise Failed("the daemon does not store an event")
         cpu_s = daemon.cpu_s()
@@ -86,7 +86,7 @@ def per_100k(cpu_s: float, events: int) -> float:
     """Return the CPU time per 100,000 events.
 
     The kernel counts in ticks, and a few hundred events may take less than one. At least one tick
-    is assumed, because ratios are made of this.
+    is assumed, because ratios are computed from the result.
     """
     return max(cpu_s, TICK_S) / events * 100_000
 

@@ -35,11 +35,11 @@ from webapp.demo.school import PEOPLE, STUDENTS
 DAY_NS = 86_400 * 10**9
 MINUTE_NS = 60 * 10**9
 TERM_NS = DAYS * DAY_NS
-# A dashboard requests at most 1000 students at once.
+# Classes of thirty students: a dashboard requests at most 1,000 students at once.
 CLASSES_MAX = 33
-TERMS = 6  # of sixty days, about a year; more events need more classes
+TERMS = 6  # of sixty days each, about a year; more events need more classes
 EVENTS_PER_BATCH = 2000
-# Web processes at a time, and the events that each logs before it is replaced.
+# How many web processes run at a time, and how many events each logs before it is replaced.
 WORKERS = 4
 EVENTS_PER_WORKER = 50_000
 REQUEST_ID_BYTES = 16
@@ -47,7 +47,7 @@ UID = 1000
 
 SIZES = (10**5,)
 SIZES_LONG = (10**5, 10**6, 10**7)
-EVENTS_PER_STEP = 50_000  # of the progress bar, while a trail is built
+EVENTS_PER_STEP = 50_000  # events in a step of the progress bar while a trail is built
 
 Report = Callable[[int], None]
 
@@ -117,7 +117,7 @@ class History:
     def _from_term(self, first: int) -> Iterator[Event]:
         rng = random.Random(f"{self._seed}:{first}")
         people, classes = len(PEOPLE), range(self.classes)
-        # No two classes do the same thing at the same time.
+        # Each class is late by a random time, so that no two do the same thing at the same time.
         late_ns = [rng.randrange(20 * MINUTE_NS) for _ in classes]
         term = first
         while True:
@@ -143,7 +143,7 @@ def build(
 ) -> None:
     """Store the history in an instance without a database. Calls `advance` with events stored.
 
-    Raises kinds of LogdError.
+    Raises a LogdError.
     """
     store = Store(
         config.database,
@@ -239,7 +239,7 @@ def size_label(size: int) -> str:
 
 
 def size_suffix(size: int) -> str:
-    """Return a size as names of figures have it: 1e5."""
+    """Return a size as it is in names of figures: 1e5."""
     return f"{size:.0e}".replace("e+0", "e").replace("e+", "e")
 
 

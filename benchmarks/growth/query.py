@@ -22,7 +22,7 @@ from benchmarks.harness.processes import Failed, running
 TIMES, TIMES_LONG = 20, 40
 ROUNDS, ROUNDS_LONG = 3, 5
 BACKLOG_EVENTS, BACKLOG_EVENTS_LONG = 40_000, 100_000
-# `logd verify` reads everything; on larger trails it would take longer than the measurements.
+# The most events for `logd verify`, which on a larger trail takes longer than the measurements.
 VERIFY_EVENTS_MAX = 10**6
 
 
@@ -70,7 +70,7 @@ def measure(
     with running("logd", built.instance.run_arguments()) as daemon:
         daemon.wait_for_line("logd: ready")
         site = report_times.Site(config.query_socket, built.history)
-        site.ask(site.cases()[0])  # an answer means that the report process has started
+        site.ask(site.cases()[0])  # an answer shows that the report process has started
         reports = report_times.measure(
             site, config.database, times, lambda case: advance(f"{built.size}: {case.report}", 1)
         )

@@ -13,8 +13,8 @@ from benchmarks.harness import plot, table
 from benchmarks.harness.part import Plot
 
 PLOTTED_MAX = 10
-ROOM_FOR_TEXT = 1.15  # after the longest bar
-_MS = 1e6  # nanoseconds
+ROOM_FOR_TEXT = 1.15  # space after the longest bar, for its figure
+_MS = 1e6  # in nanoseconds
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from benchmarks.growth.restart import FLAT_OUT, KILL, STEADY, STOP
 from benchmarks.growth.restart import measure as measure_restart
 from benchmarks.harness.part import Advance, Part, command
 
-# One round: how the daemon is ended, and under which load.
+# The rounds: how the daemon is ended, and under which load.
 PLAN = ((KILL, STEADY), (STOP, STEADY), (KILL, FLAT_OUT), (KILL, STEADY))
 ROUNDS, ROUNDS_LONG = 1, 3
 

@@ -13,7 +13,7 @@ from benchmarks.harness import plot, table
 from benchmarks.harness.emitter import Load
 from benchmarks.harness.part import Plot
 
-_S = 1e9  # nanoseconds
+_S = 1e9  # in nanoseconds
 
 
 @dataclass(frozen=True)

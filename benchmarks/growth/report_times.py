@@ -26,9 +26,9 @@ from webapp.classroom.model.accounts import Role, User
 from webapp.classroom.model.analytics import Analytics, EventFilter, Page, Unavailable
 
 READER = User(3, "auditor", "an auditor", Role.AUDITOR)
-DAYS = 60  # a dashboard's default
+DAYS = 60  # days, the default of a dashboard
 EXPORT_ROWS = 200
-STUDENTS_MAX = 1000  # per report
+STUDENTS_MAX = 1000  # students in one report
 CASES = 28
 READ_BYTES = 4 * 1024 * 1024
 
@@ -74,7 +74,7 @@ class Site:
     def __init__(self, query_socket: Path, history: History, seed: int = 1) -> None:
         self._client = QueryClient(str(query_socket))
         self._app = Flask("site")
-        self._app.logger.setLevel(logging.CRITICAL)  # refusals are in the table
+        self._app.logger.setLevel(logging.CRITICAL)  # refusals are in the table, not in the log
         self._history = history
         self._students = history.students[:STUDENTS_MAX]
         shuffled = random.Random(seed).sample(self._students, len(self._students))
@@ -117,7 +117,7 @@ class Site:
         history, student = self._history, self._student
         middle_ns = history.now_ns - history.span_ns // 2
         of_day = partial(EventFilter, since_ns=middle_ns, until_ns=middle_ns + DAY_NS)
-        teacher = "1"  # who never does a task
+        teacher = "1"  # a user who never does a task
         for what, ask in (
             ("newest page", lambda: EventFilter()),
             ("half-way back", lambda: EventFilter(before_id=history.size // 2)),

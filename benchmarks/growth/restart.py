@@ -23,9 +23,9 @@ from logd_client import Client
 KILL, STOP = "kill -9", "clean stop"
 STEADY = Load(emitters=2, events=12_000, rate=10_000)
 FLAT_OUT = Load(emitters=2, events=60_000)
-LOAD_S = 0.3  # until the daemon is ended
+LOAD_S = 0.3  # seconds of load before the daemon is ended
 START_TIMEOUT_S = 60.0
-# An installed program has bytecode; without it a start takes 1.5 times as long.
+# An installed program has bytecode; a start without it takes 1.5 times as long.
 AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
 PROBE_TIMEOUT_S = 60.0
 PROBE_EVENTS = 2
@@ -64,7 +64,7 @@ def measure(trail: Trail, how: str, load: Load) -> Restart:
             time.sleep(LOAD_S)
             ended_s = _end_daemon(daemon, how)
             waiting = _waiting(trail, probe)
-            _emit(probe, "logout")  # accepted while no daemon runs
+            _emit(probe, "logout")  # accepted, and waiting, while no daemon runs
             started_s = time.monotonic()
             with running("logd", arguments, AS_INSTALLED) as successor:
                 ready_s, first_commit_s = _first_times(successor, probe, started_s)
@@ -140,7 +140,8 @@ def _waiting(trail: Trail, probe: Client) -> int:
     waiting = 0
     try:
         for name, uid, producer_id in outboxes.names():
-            # Opening and closing our own outbox would release the lock that shows that we live.
+            # This process's outbox is skipped:
+            # opening and closing the file would release the lock on it.
             if producer_id == own:
                 continue
             outbox = outboxes.open(name, uid, producer_id)

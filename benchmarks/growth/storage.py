@@ -20,7 +20,7 @@ from logd.storage import keyfile
 from logd.storage.opening import open_for_reading
 from logd.storage.store import Store
 
-# JSON lines are counted on pages of events from this many places, evenly over the trail.
+# The number of places, evenly over the trail, from which pages of events are counted as JSON lines.
 PLACES = 50
 LEAN = ("type", "ts_ns", "user", "props")
 OPENINGS = 5
@@ -55,7 +55,7 @@ def measure(trail: Trail) -> Storage:
     config, events = trail.config, trail.instance.status()["stored"]
     try:
         open_ns = quantile([_open_ns(config) for _ in range(OPENINGS)], 0.5)
-        stored_bytes = _bytes_on_disk(config) / events  # opening has checkpointed the WAL
+        stored_bytes = _bytes_on_disk(config) / events  # opening the trail has checkpointed the WAL
         whole, lean, sampled = _json_bytes(config, events)
     except LogdError as error:
         raise Failed(f"the trail of {trail.size} events cannot be read: {error}") from error
@@ -102,7 +102,7 @@ def _open_ns(config: Config) -> int:
 def bytes_of_a_commit() -> float:
     """Return the bytes that a commit adds, from the same events stored one by one and at once.
 
-    In memory, since two thousand flushes may take minutes. Raises Failed.
+    The database is in memory, since two thousand flushes may take minutes. Raises Failed.
     """
     history = History(SINGLY_EVENTS, time.time_ns())
     sizes = []

@@ -18,10 +18,10 @@ from benchmarks.harness.part import Part
 
 PATH = Path(__file__).parents[1] / "baseline.json"
 _UNITS = ("_ns", "_us", "_ms", "_s", "_bytes", "_mib")
-# Machines count as the same if these fields are equal.
+# The fields that are equal for the same machine.
 _SAME = ("cores", "cpu", "kernel", "file_system", "python", "sqlcipher")
 
-Baseline = dict[str, dict[str, Any]]  # by part; the key of a long run ends in "-long"
+Baseline = dict[str, dict[str, Any]]  # the results by part; a long run's key ends in "-long"
 
 
 class Unreadable(Exception):

@@ -23,7 +23,7 @@ from benchmarks.harness.sums import CALLS, Sums
 from logd_client import Client
 from logd_client.client import OUTBOX_BYTES
 
-# The pause before a refused call is retried.
+# Seconds before a refused call is retried.
 REFUSED_WAIT_S = 0.001
 EMIT_TIMEOUT_S = 120.0
 FLUSH_TIMEOUT_S = 60.0
@@ -38,9 +38,9 @@ class Load:
     """How many emitters emit how many events; `rate` is events/s of all together, 0 is flat out."""
 
     emitters: int
-    events: int  # of all emitters together
+    events: int  # the number of events of all emitters together
     rate: int = 0
-    outbox_bytes: int = OUTBOX_BYTES  # of each
+    outbox_bytes: int = OUTBOX_BYTES  # the bytes of each emitter's outbox
     refused_wait_s: float = REFUSED_WAIT_S
 
     def __str__(self) -> str:
@@ -63,7 +63,8 @@ class Emitted:
     confirmed_s: float
     flushed: bool
     cpu_s: float
-    # Wall clock, like the times of batches; `full_ns` is when the outbox was first full, if ever.
+    # Wall-clock times, like those of batches;
+    # `full_ns` is when the outbox was first full, if it was.
     started_ns: int
     full_ns: int | None
     emitted_ns: int
@@ -71,8 +72,9 @@ class Emitted:
 
 def emit(socket: str, load: Load, seed: int, start: Barrier, results: Queue[Emitted]) -> None:
     """Run one emitter: wait for the others, emit, wait until everything is stored."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent process ends it
-    logging.getLogger("logd.client").setLevel(logging.ERROR)  # refused events are counted here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends it on Ctrl-C
+    # Refused events are counted, so they need no log line.
+    logging.getLogger("logd.client").setLevel(logging.ERROR)
     own_s = rehearsed_s(load, seed)
     with Client(socket, outbox_bytes=load.outbox_bytes) as client:
         client.emit("login", user="0")  # creates the outbox before the clock starts
@@ -141,7 +143,7 @@ def drive(call: Call, load: Load, seed: int, started_s: float) -> Driven:
 @contextmanager
 def emitters(socket: Path, load: Load) -> Iterator[tuple[Barrier, Queue[Emitted]]]:
     """Start the emitters; they wait at the barrier for the caller, and end with the `with`."""
-    # A fork server imports this module once, since there may be many emitters.
+    # A fork server imports this module once for all emitters, of which there may be many.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
     start, results = context.Barrier(load.emitters + 1), context.Queue()

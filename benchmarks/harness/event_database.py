@@ -27,7 +27,7 @@ PROPS: dict[str, Any] = {
 }
 
 FILE = "earlier.db"
-BUSY_TIMEOUT_S = 5.0  # the standard library's default
+BUSY_TIMEOUT_S = 5.0  # seconds, the default of the standard library
 _KEYS = {
     "plain": None,
     "passphrase": "'a passphrase is turned into a key at every open'",
@@ -78,13 +78,13 @@ class Database:
         journal_mode, synchronous = _JOURNALS[self.journal]
         if key := _KEYS[self.cipher]:
             connection.execute(f"PRAGMA key = {key}")
-        # The first access to the file: SQLCipher derives the key from a passphrase here.
+        # With a passphrase, SQLCipher derives the key here, at the first access to the file.
         connection.execute(f"PRAGMA journal_mode = {journal_mode}")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
 
     def prepare(self) -> None:
-        """Create the table, before any request."""
+        """Create the table, before any request is measured."""
         with contextlib.closing(self.open()) as connection:
             for statement in _SCHEMA:
                 connection.execute(statement)
@@ -114,7 +114,7 @@ def store(connection: Any, rows: Sequence[Row]) -> None:
 
 
 class Synchronous:
-    """Writes in the request, over a new connection for each event or one kept per thread."""
+    """Writes in the request, with a new connection for each event or with one kept per thread."""
 
     def __init__(self, database: Database, *, keep_connection: bool) -> None:
         self._database = database

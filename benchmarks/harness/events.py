@@ -23,7 +23,8 @@ _ROUTES = (
     ("/teacher/", "dashboard.overview", "GET"),
     ("/profile", "account.profile", "GET"),
 )
-# The lengths have no common factor: a pair of template and duration recurs after a million events.
+# The lengths have no common factor,
+# so that a template recurs with a duration after a million events.
 _TEMPLATES = 997
 _DURATIONS = 1009
 

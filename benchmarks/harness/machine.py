@@ -19,7 +19,7 @@ from logd.ingest.outbox_directory import filesystem_type
 
 PROJECT = Path(__file__).resolve().parents[2]
 RESULTS = PROJECT / "benchmarks" / "results"
-# For child processes: this checkout's modules, wherever the benchmark was started.
+# For child processes: the modules of this checkout, wherever the benchmark was started.
 PYTHONPATH = os.pathsep.join([str(PROJECT), str(PROJECT / "shared")])
 
 
@@ -29,7 +29,7 @@ class Machine:
 
     cores: int
     cpu: str
-    load: float  # average of the minute before the run
+    load: float  # load average of the minute before the run
     kernel: str
     python: str
     sqlcipher: str
@@ -38,7 +38,7 @@ class Machine:
     flask: str
     gunicorn: str
     max_dgram_qlen: str
-    file_system: str  # of the databases
+    file_system: str  # file system of the databases
     commit: str
     started: str
 

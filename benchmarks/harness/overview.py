@@ -11,7 +11,7 @@ from benchmarks.harness.machine import Machine
 from benchmarks.harness.part import Part, Plot, figures_table
 from benchmarks.harness.targets import MET, Outcome
 
-# Longer bars are cut off; the figure beside the bar is exact.
+# The longest bar, in multiples of the limit: longer ones are cut off, and their figure is exact.
 _USED_MAX = 2.0
 _MISSED_COLOUR = "#b8434e"
 
@@ -43,7 +43,7 @@ def targets_plot(outcomes: Sequence[Outcome]) -> Plot | None:
         "Targets: how much of each limit is used (less is better)",
         [one.target.what for one in shown],
         [plot.Series("used", [_bar(one) for one in shown])],
-        top=_USED_MAX * 1.9,  # with room for the texts
+        top=_USED_MAX * 1.9,  # leaves room for the texts
         ticks=(0, 0.5, 1, _USED_MAX),
         tick_text=lambda tick: f"{tick:.0%}" + ("+" if tick == _USED_MAX else ""),
     )

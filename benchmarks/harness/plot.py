@@ -16,8 +16,8 @@ COLOURS = (
     ("#2f5fd0", "#d98324", "#2f8f5b", "#8a5bc7", "#b8434e", "#5b6675", "#1f9aa8", "#a38a1c")
 )  # fmt: skip
 WIDTH = 900
-LEGENDS_MAX = 8  # in one row, of short names
-# A piece of a stacked bar shows its text only from this share of the longest bar on.
+LEGENDS_MAX = 8  # as many as fit in one row, with short names
+# A piece of a stacked bar has text only if it is at least this share of the longest bar.
 _TEXT_SHARE_MIN = 0.035
 _STYLE = {
     "background": "#ffffff",
@@ -49,7 +49,7 @@ class Bar:
 
     value: float
     text: str = ""
-    colour: str | None = None  # instead of its series'
+    colour: str | None = None  # the colour in place of that of the series
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def horizontal_bars(
         include_x_axis=True,
         formatter=digits,
     )
-    chart.x_labels = list(labels)[::-1]  # pygal starts at the bottom
+    chart.x_labels = list(labels)[::-1]  # since pygal starts at the bottom
     if ticks is not None:
         chart.y_labels = [{"value": tick, "label": tick_text(tick)} for tick in ticks]
     for one in series:
@@ -127,7 +127,7 @@ def _stacked(bar: Bar | None, longest: float) -> dict[str, Any] | None:
 def _beside(bar: Bar | None) -> dict[str, Any] | None:
     if bar is None:
         return None
-    # pygal centres the text at the end of a horizontal bar, so padding moves it off the bar.
+    # pygal centres the text at the end of a horizontal bar, so padding moves it beside the bar.
     return _entry(bar, "\N{NO-BREAK SPACE}" * int(len(bar.text) * 1.7 + 2) + bar.text)
 
 

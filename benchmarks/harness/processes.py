@@ -32,7 +32,7 @@ class Failed(Exception):
 def cpu_s(pid: int) -> float:
     """Return the CPU time of a process so far, without its children's."""
     stat = Path(f"/proc/{pid}/stat").read_text()
-    fields = stat.rpartition(")")[2].split()  # proc_pid_stat(5): the name may contain anything
+    fields = stat.rpartition(")")[2].split()  # the name may contain anything (proc_pid_stat(5))
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -40,7 +40,8 @@ class Running:
     """A running Python process of this project, started with `arguments`."""
 
     def __init__(self, name: str, arguments: Sequence[str], extra: Mapping[str, str]) -> None:
-        # The modules of this checkout, and no settings from the caller's environment.
+        # The process uses the modules of this checkout,
+        # and no settings of the caller's environment.
         env = {**os.environ, "PYTHONPATH": PYTHONPATH, **extra}
         env.pop("GUNICORN_CMD_ARGS", None)
         self.name = name
@@ -137,7 +138,7 @@ class Instance:
         """Return the status once nothing is pending, or after the time-out."""
         deadline_s = time.monotonic() + timeout_s
         while (state := self.status())["pending"] and time.monotonic() < deadline_s:
-            pass  # starting `logd status` takes long enough
+            pass  # starting `logd status` takes long enough to need no pause
         return state
 
     def verify(self) -> str:

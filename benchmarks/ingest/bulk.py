@@ -28,7 +28,7 @@ MARK = "bulk: "
 KEY_BYTES = 32
 ROWS_PER_STATEMENT = (2000, 200, 20, 1)
 CHECKPOINT_PAGES = 4000
-# The tables that events refer to.
+# The tables to which events refer.
 _REFERRED = ("producer", "event_type")
 _COLUMNS = "id, producer, sequence, ts_ns, type, user, props, salt"
 
@@ -96,8 +96,8 @@ def insert(connection: Connection, table: str, rows: list[Row]) -> None:
 def _values(rows: list[Row]) -> list[Any]:
     if type(rows[0][-1]) is not bytes:
         return [value for row in rows for value in row]
-    # An event. sqlcipher3 binds a bytearray as it is, but searches an adapter for each `bytes`,
-    # which costs more than the rest of the row.
+    # A row of an event. sqlcipher3 binds a bytearray directly,
+    # but searches an adapter for each `bytes`, which takes longer than the rest of the row.
     values: list[Any] = []
     add = values.extend
     for event_id, producer, sequence, ts_ns, kind, user, props, salt in rows:
@@ -119,7 +119,7 @@ def measure(trail: Trail, connection: Connection) -> Inserted:
     for table, rows in trail.referred.items():
         insert(connection, table, rows)
     checkpoints = 0
-    # The rows exist before the clock starts: keep the garbage collector from walking them.
+    # The rows exist before the clock starts; frozen, they are not scanned by the garbage collector.
     gc.collect()
     gc.freeze()
     started_s, cpu_s = time.monotonic(), time.process_time()

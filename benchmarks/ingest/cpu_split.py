@@ -24,7 +24,7 @@ MARK = "split: "
 INTERVAL_S = 0.002
 OTHER = "other"
 
-# The innermost listed frame decides. An entry is a module, or a function of a module.
+# Steps by frame; the innermost listed frame decides. An entry is a module, or a function of one.
 STEPS = {
     "receive": (
         "logd.ingest.receiver",

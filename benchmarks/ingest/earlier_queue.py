@@ -22,7 +22,7 @@ from benchmarks.harness.event_database import Database, store
 from benchmarks.request import queues
 
 MARK = "queue: "
-# How long to wait when the queue is full: a busy loop would hold the interpreter's lock.
+# Seconds to wait when the queue is full: a busy loop would hold the interpreter's lock.
 FULL_WAIT_S = 0.001
 END_TIMEOUT_S = 30.0
 JOURNALS = {"NORMAL": "wal", "FULL": "walfull"}
@@ -30,7 +30,7 @@ JOURNALS = {"NORMAL": "wal", "FULL": "walfull"}
 
 @dataclass(frozen=True)
 class Queued:
-    """The counts of one measurement. The rate is that between the first and the last commit."""
+    """The counts of one measurement. The rate is measured from the first to the last commit."""
 
     attempted: int
     accepted: int
@@ -83,7 +83,8 @@ def measure(directory: Path, seconds: float, keep: bool, synchronous: str) -> Qu
     """Offer events for `seconds` after the first commit, then count what is still queued."""
     log, waiting, commits, count = earlier(directory, keep, synchronous)
     accepted = refused = 0
-    # The clock starts at the first commit: before it the thread derives a key and opens the file.
+    # The clock starts at the first commit,
+    # since the thread derives a key and opens the file before it.
     deadline_s, counting = time.monotonic() + END_TIMEOUT_S, False
     while time.monotonic() < deadline_s:
         if commits.count and not counting:

@@ -16,12 +16,12 @@ from benchmarks.ingest import tables
 from benchmarks.ingest.results import Results
 from benchmarks.ingest.run import flat_out
 
-# Figures are taken with this many producers; the others are shown for comparison.
+# The number of producers for the figures; the others are shown for comparison.
 PRODUCERS = 4
 OTHER_PRODUCERS = (1, 64)
 SLOW_FLUSH_MS = 80
-# The notes have a connection for each transaction and WAL + NORMAL. With a kept connection and FULL
-# each transaction is as durable as a batch of the daemon.
+# The earlier design's notes have a connection for each transaction, and WAL + NORMAL.
+# With a kept connection and FULL each transaction is as durable as a batch of the daemon.
 QUEUES = (("new", "NORMAL"), ("kept", "NORMAL"), ("kept", "FULL"))
 
 

@@ -31,7 +31,7 @@ class Raw:
 
     sent: int
     received: int
-    bytes: int  # of one datagram
+    bytes: int  # bytes of one datagram
     send_cpu_s: float
     receive_cpu_s: float
 
@@ -69,7 +69,7 @@ def measure(count: int) -> Raw:
 
 
 def _receive(sock: socket.socket, count: int) -> tuple[int, float]:
-    # A time-out in the kernel: `settimeout` would add a poll before each receive.
+    # The kernel's time-out, since `settimeout` would add a poll before each receive.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", RECEIVE_TIMEOUT_S, 0))
     receive, buffer = sock.recv_into, bytearray(_BUFFER_BYTES)
     received = 0
@@ -79,7 +79,7 @@ def _receive(sock: socket.socket, count: int) -> tuple[int, float]:
             receive(buffer)
             received += 1
     except OSError:
-        pass  # the sums show it
+        pass  # a missing datagram shows in the sums
     return received, time.process_time() - before_s
 
 

@@ -15,9 +15,9 @@ from benchmarks.ingest.raw_datagrams import Raw
 from benchmarks.ingest.run import Ingested, mib
 
 Pair = tuple[Ingested, Inserted]
-# The queue that is as durable as a batch of the daemon.
+# The kind of queue that is as durable as a batch of the daemon.
 DURABLE_QUEUE = ("kept", "FULL")
-# The steps of an event in their order; `send` is in the emitters.
+# The steps of an event, in their order; `send` is in the emitters.
 WAY = ("send", "receive", "decode", "order", "insert", "hash", "roll-ups", "commit", OTHER)
 assert {*WAY} == {"send", OTHER, *STEPS}
 
@@ -138,7 +138,7 @@ def name_of(one: Ingested) -> str:
 
 
 def bulk_sums(inserted: Inserted) -> Sums:
-    """A bare insert accepts everything."""
+    """Return the sums of a bare insert, which accepts everything."""
     return Sums(inserted.events, inserted.events, 0, inserted.stored)
 
 

@@ -26,15 +26,15 @@ from logd.storage.database import connect
 MIB = 1024 * 1024
 EMIT_READY_TIMEOUT_S = 60.0
 OUTPUT_TIMEOUT_S = 300.0
-# All outboxes together hold a few batches: they are soon full, and then the emitters cannot be
-# faster than the daemon, however many there are.
+# Bytes of all outboxes together, a few batches: they are soon full,
+# and then the emitters cannot be faster than the daemon, however many there are.
 OUTBOXES_BYTES = 8 * MIB
-# How long a refused emitter waits: short enough that the daemon never runs out of events, and long
-# enough that retries do not add to the cost of an event. With more emitters each waits longer.
+# Seconds that a refused emitter waits: short enough that the daemon always has events,
+# long enough that retries do not add to the cost of an event. With more emitters each waits longer.
 HELD_UP_WAIT_S = 0.005
 _WAITING_AT_ONCE = 16
 BATCHES_MIN = 4
-# The state of the emitters during a window.
+# The states of the emitters during a window.
 HELD_UP, EMITTING, ALL = "held up", "emitting", "all of it"
 
 
@@ -72,7 +72,7 @@ class Ingested:
     window: Window
     sums: Sums
     commits: int
-    emitter_cpu_us: float  # per event
+    emitter_cpu_us: float  # CPU seconds per event
     daemon_cpu_us: float
     core_share: float  # CPU time of the daemon / wall time
     call_p50_ns: int
@@ -231,7 +231,7 @@ def _run_process(
 
 
 def _ended(process: Running) -> None:
-    with contextlib.suppress(Failed):  # it ends by itself, perhaps before the signal
+    with contextlib.suppress(Failed):  # the process ends by itself, perhaps before the signal
         process.stop()
 
 

@@ -173,7 +173,7 @@ def _events_plot(results: Results) -> bytes:
 
 def _cpu_plot(times: Cpu) -> bytes:
     way = dict(times.way)
-    way["order"] = way.get("order", 0.0) + way.pop(OTHER, 0.0)  # both small: one colour for both
+    way["order"] = way.get("order", 0.0) + way.pop(OTHER, 0.0)  # both are small and share a colour
     return plot.horizontal_bars(
         "CPU time of an event in us (less is better)",
         ["logd, all of it", "raw send, raw receive, bare insert"],

@@ -17,7 +17,7 @@ from webapp.classroom.store.db import get_db
 PAGE = "/courses/python/lessons/functions"
 LOGIN = "student"
 _PASSWORD = "a password for an hour"
-# One round of hashing: the login is not measured.
+# A password method with one round of hashing, since the login is not measured.
 _PASSWORD_METHOD = "pbkdf2:sha256:1"
 _USER_AGENT = "benchmark"  # a session is bound to its browser
 
@@ -40,7 +40,7 @@ def prepare(directory: Path, socket: Path | None) -> Student:
     }
     if socket is not None:
         settings["ACTIVITY_LOG_SOCKET"] = str(socket)
-    # No logging while it is filled, so that only page views are logged.
+    # Logging is off while the site is filled, so that only page views are logged.
     app = create_app({**settings, "ACTIVITY_LOG_ENABLED": False})
     with app.app_context():
         db = get_db()

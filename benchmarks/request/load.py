@@ -53,10 +53,10 @@ class Answers:
     answered: list[str]
     calls_ns: list[int]
     took_s: float
-    in_time: int  # answers before the end (or the kill)
+    in_time: int  # answers before the end (or kill)
     numbers: int  # the next unused event number
     problems: list[str]
-    ended_early: int = 0  # connections closed without an answer, except by the kill
+    ended_early: int = 0  # connections closed without an answer, not by the kill
 
     @property
     def refused_all(self) -> bool:
@@ -189,7 +189,7 @@ class TaskRun:
 
 
 def _work(tasks: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark handles Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark itself handles Ctrl-C
     with contextlib.suppress(EOFError):
         while True:
             task = tasks.recv()
@@ -216,7 +216,8 @@ class Loader:
             raise Failed(f"the site does not accept connections: {answers}")
         assert isinstance(answers, Answers)
         if answers.refused_all:
-            # Its workers may die before or after the first connection: one failure for both.
+            # The site's workers may die before or after the
+            # first connection; both are the same failure.
             raise Failed(f"the site answers no page: {answers.problems[0]}")
         return answers
 

@@ -28,10 +28,10 @@ ROUNDS_LONG = 3
 # Rounds of the Classroom, which has a target; the empty page gets half as many.
 THROUGHPUT_ROUNDS = 16
 THROUGHPUT_ROUNDS_LONG = 60
-# The picture's scale, in powers of ten of a nanosecond: 100 ns to 10 s, with room for figures.
+# The scale of the picture in powers of ten of a nanosecond: 100 ns to 10 s, with room for figures.
 PLOT_POWERS = range(2, 11)
 
-Rows = Mapping[str, Measured]  # by way
+Rows = Mapping[str, Measured]  # the measurements by way
 
 
 @contextlib.contextmanager
@@ -74,14 +74,14 @@ def run(place: Path, long: bool, advance: Advance) -> Part:
     done: dict[tuple[int, str], list[Measured]] = {}
     with _tools(place, disks) as tools:
         compared = _compare(place, tools, long, advance)
-        # Way by way, one disk right after the other.
+        # Each way is measured on one disk right after the other.
         plan = [(way, flush_ms) for _ in range(rounds) for way in ways for flush_ms in disks]
         for number, (way, flush_ms) in enumerate(plan):
             advance(f"{way.name} {flush_ms or ''}".strip(), 0)
             row = measure(way, flush_ms, disks[flush_ms], place / str(number), tools)
             done.setdefault((flush_ms, way.name), []).append(row)
             advance("", 1)
-    advance("", steps(long) - len(plan) - len(compared))  # what could not be measured
+    advance("", steps(long) - len(plan) - len(compared))  # what could not be measured, and why
     return _part([pool(rows) for rows in done.values()], compared, missing)
 
 
@@ -138,7 +138,7 @@ def _cells(name: str, disks: Sequence[Rows]) -> list[str]:
 
 
 def _share(survived: float | None) -> str:
-    """Format a share; "all" only if nothing was lost, however little."""
+    """Format a share; "all" is used only if nothing was lost, however little."""
     if survived is None:
         return "-"
     return "all" if survived == 1 else f"{min(survived, 0.9999):.2%}"
@@ -184,7 +184,7 @@ def summary(row: Measured) -> dict[str, Any]:
     }
 
 
-# Figures for the baseline: the figure's name, the way, the disk.
+# Figures for the baseline, each with its name, way and disk.
 _FIGURES = (
     ("none", "none", 0),
     ("sync_passphrase_delete", "sync-new-passphrase-delete", 0),

@@ -20,13 +20,13 @@ from benchmarks.request.throughput import SETTLE_TIMEOUT_S
 from benchmarks.request.ways import Way
 
 CONNECTIONS = 8
-# The first request starts the site and opens files; it does not count.
+# The warm-up: the first request starts the site and opens files, and does not count.
 WARM_UP_LANE = 0
-# The call: one connection, one request after the other.
+# The measured calls: one connection, one request after the other.
 QUIET_LANE = 1
 QUIET_S = 0.15
 QUIET_MOST_S = 1.6  # every call of a durable way waits for the slow disk
-# The load, which ends with the kill: ways with calls of 0.3 s get a few requests.
+# The load that ends with the kill: ways with calls of 0.3 s get a few requests.
 LOAD_LANE = 2
 LOAD_REQUESTS_MIN = 2
 LOAD_MOST_S = 2.0
@@ -50,7 +50,7 @@ class Measured:
     calls_ns: list[int]
     per_s: float
     sums: Sums
-    cut: int  # calls that the kill cut off: their result is unknown
+    cut: int  # calls that the kill cut off, whose result is unknown
     problems: list[str]
 
     def call(self, share: float) -> int:

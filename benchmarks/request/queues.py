@@ -21,7 +21,7 @@ from benchmarks.harness.event_database import Database, Row, make_row, store
 
 QUEUE_EVENTS_MAX = 1000
 BATCH_MAX = 10
-LOST_MAX = QUEUE_EVENTS_MAX + BATCH_MAX  # of one web process
+LOST_MAX = QUEUE_EVENTS_MAX + BATCH_MAX  # bound of the queue of one web process
 DRAIN_TIMEOUT_S = 15.0
 READY_TIMEOUT_S = 15.0
 
@@ -38,7 +38,7 @@ class ThreadQueue:
 
     def __init__(self, database: Database, *, keep_connection: bool, store: Store = store) -> None:
         self.queue: queue.Queue[Row] = queue.Queue(QUEUE_EVENTS_MAX)
-        # Opened before the first request, so that a running queue is measured.
+        # Opened before the first request, so that only a running queue is measured.
         kept = open_retrying(database) if keep_connection else None
         arguments = (self.queue, database, kept, store)
         threading.Thread(target=write, args=arguments, daemon=True).start()
@@ -48,7 +48,7 @@ class ThreadQueue:
 
 
 class ProcessQueue:
-    """The same with the writer in a child process, which survives the web process."""
+    """The same queue with the writer in a child process, which survives the web process."""
 
     def __init__(self, database: Database) -> None:
         context = multiprocessing.get_context("fork")
@@ -95,7 +95,7 @@ def _take(source: Any) -> tuple[list[Row], bool]:
             rows.append(source.get_nowait())
     except queue.Empty:
         return rows, True
-    except (EOFError, OSError):  # the web process died, perhaps in the middle of a message
+    except (EOFError, OSError):  # the web process died, perhaps while it wrote a message
         return rows, False
     return rows, True
 
@@ -106,7 +106,7 @@ def open_retrying(database: Database) -> Any:
         try:
             return database.open()
         except sqlcipher3.OperationalError:
-            if not database.directory.is_dir():  # the benchmark was ended and removed it
+            if not database.directory.is_dir():  # the benchmark was ended and has removed the file
                 raise
             continue
 
@@ -122,7 +122,7 @@ def _store_retrying(database: Database, kept: Any, rows: list[Row], store: Store
                 if connection is not kept:
                     connection.close()
         except sqlcipher3.OperationalError:
-            if not database.directory.is_dir():  # the benchmark was ended and removed it
+            if not database.directory.is_dir():  # the benchmark was ended and has removed the file
                 raise
             continue
         return
@@ -135,8 +135,8 @@ def _write_in_child(source: Any, database: Database, opened: Any) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    # The fork inherits the queue's writing end; while it is open here, reading never ends. A queue
-    # has no public way to close it.
+    # The child inherits the queue's writing end; while that is open here,
+    # reading never ends. The queue has no public way to close it.
     source._writer.close()
     kept = open_retrying(database)
     opened.close()

@@ -26,7 +26,7 @@ from benchmarks.harness.processes import READY_TIMEOUT_S, Failed, cpu_s, running
 from benchmarks.request.site import create_app
 from benchmarks.request.ways import THREADS, WORKERS
 
-# As in `make run`, but connections may stay open for the whole run.
+# Settings as in `make run`, but connections may stay open for the whole run.
 _SETTINGS: dict[str, Any] = {
     "workers": WORKERS,
     "worker_class": "gthread",
@@ -99,7 +99,7 @@ def serving(directory: Path, name: str, env: Mapping[str, str]) -> Iterator[Serv
         with Client(address, "AF_UNIX") as orders:
             try:
                 yield Server(orders)
-            except Failed as error:  # its output holds the sites' errors
+            except Failed as error:  # the output holds the errors of the sites
                 raise Failed("\n".join([str(error), *process.stop()])) from error
 
 
@@ -154,13 +154,13 @@ def _start(order: Order) -> Site:
         if pid == 0:
             _serve(order, listener)
         with contextlib.suppress(PermissionError, ProcessLookupError):
-            os.setpgid(pid, pid)  # parent and child both set it, whichever is first
+            os.setpgid(pid, pid)  # parent and child both set it, whichever runs first
         return Site(port, pid)
 
 
 def main(address: str) -> None:
     """Start sites until the benchmark closes the connection."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel reaps the children
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Listener(address, "AF_UNIX") as listener:
         print("ready", flush=True)
@@ -170,7 +170,7 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    # Orders are pickled with this module's full name.
+    # Imported under its full name, with which orders are pickled.
     from benchmarks.request import server
 
     server.main(sys.argv[1])

@@ -35,7 +35,7 @@ class Throughput:
     label: str
     with_per_s: list[float]
     without_per_s: list[float]
-    with_cpu_ns: float  # of the web processes, per request
+    with_cpu_ns: float  # CPU seconds of the web processes, per request
     without_cpu_ns: float
     logd_cpu_ns: float
     sums: Sums

@@ -1,7 +1,7 @@
-"""Compares a trail with anchors: what does not match, what is accounted for, and what is proven.
+"""Compares a trail with anchors: mismatches, declared restores, and the batches that are proven.
 
 A restore that the chain declares accounts for the batches that it took away. A new trail that was
-begun knowingly accounts for the anchors of the former one, whose id the administrator names in
+begun knowingly accounts for the anchors of the former trail, whose id the administrator names in
 logd.toml (former_trails): whoever has the database's key cannot write there.
 """
 
@@ -22,16 +22,17 @@ from logd.storage.tree_head import has_tree
 from logd_wire.schema import Malformed
 from logd_wire.wire import unpack_props
 
-# Names of trails listed in the notes: whoever writes the log decides how many there are.
+# The most former trails that the notes name: whoever writes the log decides how many ids it has.
 TRAILS_MAX = 8
 
 
 @dataclass(frozen=True)
 class Restore:
-    """A restore that the chain declares in batch `batch`: back to the end of batch `to`, from a
-    database that ended with batch `upto` (None: it could not be read).
+    """A restore that the chain declares in batch `batch`.
 
-    `trail_id` is that of the database that was replaced, if it was another trail.
+    The restored trail continues after batch `to`; the replaced database ended with batch `upto`
+    (None: that database could not be read). `trail_id` is that of the replaced database, if it was
+    another trail.
     """
 
     batch: int
@@ -41,7 +42,7 @@ class Restore:
     trail_id: str | None = None
 
     def accounts_for(self, anchor: Anchor, trail_id: str | None) -> bool:
-        """Whether the restore took away the anchor's batch; the present trail is `trail_id`."""
+        """Whether the restore took away the anchor's batch, in the trail with the id `trail_id`."""
         batch = anchor.head.batch
         if self.upto is not None and batch > self.upto:
             return False
@@ -51,7 +52,7 @@ class Restore:
 
 
 def restores(connection: Connection) -> list[Restore]:
-    """The restores recorded in the trail, oldest first."""
+    """Returns the restores recorded in the trail, oldest first."""
     found = []
     for event_id, ts_ns, props in connection.execute(
         "SELECT e.id, e.ts_ns, e.props FROM event e WHERE e.type ="
@@ -74,13 +75,14 @@ def restores(connection: Connection) -> list[Restore]:
                 )
             )
         except (Malformed, LookupError, TypeError, ValueError):
-            continue  # it accounts for nothing; `verify` reports that it was changed
+            # An unreadable record accounts for nothing; `verify` reports that it was changed.
+            continue
     return found
 
 
 @dataclass
 class _Bad:
-    """Anchors that do not match for one reason: how many, and the one of the lowest batch."""
+    """The number of anchors that do not match for one reason, and the one of the lowest batch."""
 
     count: int = 0
     first: Anchor | None = None
@@ -92,7 +94,7 @@ class _Bad:
 
 
 class _Mismatches:
-    """Anchors that do not match, by the reason."""
+    """The anchors that do not match, divided by the reason."""
 
     def __init__(self) -> None:
         self.beyond, self.other, self.gone = _Bad(), _Bad(), _Bad()
@@ -117,24 +119,27 @@ class _Mismatches:
 class Comparison:
     """The result of comparing a trail with anchors.
 
-    `findings` are mismatches. `not_proven` says why nothing is proven although none was found:
-    because of `unreadable`, if the source of the anchors could not be read to its end.
+    `findings` are mismatches. `not_proven` says why nothing is proven although there are no
+    findings; if that is because the source of the anchors could not be read to its end,
+    `unreadable` has the error.
     """
 
-    end: int = 0  # the trail's last batch
+    end: int = 0  # the number of the trail's last batch
     compared: int = 0
-    pruned: int = 0  # anchors of batches that are gone, which cannot be compared
-    falsely_signed: int = 0  # lines that do not match, and that no daemon of this trail wrote
+    pruned: int = 0  # the number of anchors whose batches are gone, so that they cannot be compared
+    # The number of lines that do not match and that no daemon of this trail wrote.
+    falsely_signed: int = 0
     first: Anchor | None = None
-    last: Anchor | None = None  # of the highest batch that matches
+    last: Anchor | None = None  # the matching anchor of the highest batch
     accounted: dict[Restore, int] = field(default_factory=dict)
-    former: dict[str, int] = field(default_factory=dict)  # anchors of former trails, by their id
+    # The number of anchors of each former trail, by the trail's id.
+    former: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     not_proven: str | None = None
     unreadable: LogdError | None = None
 
     def describe(self) -> Iterator[str]:
-        """Yields lines for display."""
+        """Yields the result as lines for display."""
         for restore, count in self.accounted.items():
             upto = "one that could not be read" if restore.upto is None else f"batch {restore.upto}"
             yield (
@@ -204,8 +209,8 @@ class _Comparer:
             if number > self._matches_up_to:
                 self._matches_up_to, found.last = number, anchor
             return
-        # Once an anchor matches the restored chain, those logged after it cannot be of the replaced
-        # one. By the order of logging, since clocks jump.
+        # Once an anchor matches the restored chain, no anchor logged after it can
+        # be of the replaced chain. The order of logging counts, since clocks jump.
         restore = next(
             (
                 r
@@ -215,8 +220,8 @@ class _Comparer:
             None,
         )
         if restore is None and self._signatures is not None and self._signatures.is_false(anchor):
-            # Only here, since to check a signature takes longer than all the rest. What matches
-            # says nothing that is not so, whoever wrote it.
+            # The signature is checked only here, since that takes longer than everything else.
+            # A matching anchor is true, whoever wrote it.
             found.falsely_signed += 1
             return
         self._count(anchor, foreign=foreign)
@@ -238,12 +243,12 @@ class _Comparer:
         if trail_id in former or len(former) < TRAILS_MAX:
             former[trail_id] = former.get(trail_id, 0) + 1
         if self._matches_up_to <= 0:
-            # Those without an id that were logged before are of that trail, or an earlier one.
+            # Anchors without an id that were logged before are of that trail or an earlier one.
             self._without_id = _Mismatches()
             self.found.first = None
 
     def finish(self, since_ns: int | None) -> Comparison:
-        """Returns the result. Only anchors since `since_ns`, if given, were added."""
+        """Returns the result; only anchors of `since_ns` or later were added, if it is given."""
         found = self.found
         end = found.end = self._hashes.last
         for mismatches in (self._without_id, self._mismatches):
@@ -257,7 +262,7 @@ class _Comparer:
                 f' ["{foreign.first.trail_id}"])'
             )
             found.findings.append(_finding(foreign.first, foreign.count, what, found.last))
-        # That the trail was empty once proves nothing of what it holds.
+        # An anchor of the trail while it was empty proves nothing about its events.
         proven = found.last is not None and (found.last.head.batch > 0 or end == 0)
         if not found.findings and found.unreadable is not None:
             found.not_proven = str(found.unreadable)
@@ -280,17 +285,17 @@ def compare(
     since_ns: int | None = None,
     signatures: AnchorSignatures | None = None,
 ) -> Comparison:
-    """Compares each anchor with its batch; the anchors in the order in which they were logged.
+    """Compares each anchor with its batch; the anchors come in the order in which they were logged.
 
-    With `since_ns` those of an earlier time are left out; one of unknown time is compared. With
-    `signatures` one that does not match is left out if its signature is false.
+    With `since_ns`, anchors of an earlier time are left out; an anchor of unknown time is compared.
+    With `signatures`, an anchor that does not match is left out if its signature is false.
     """
     comparer = _Comparer(connection, former_trails, signatures)
     try:
         for anchor in anchors:
             if since_ns is None or anchor.anchored_ns is None or anchor.anchored_ns >= since_ns:
                 comparer.add(anchor)
-    except LogdError as error:  # what was found until then is found
+    except LogdError as error:  # the result of the anchors read so far still counts
         comparer.found.unreadable = error
     return comparer.finish(since_ns)
 
@@ -300,7 +305,7 @@ def _is_of_another(anchor: Anchor, trail_id: str | None) -> bool:
 
 
 class _Hashes:
-    """The hashes with which anchors of a trail are compared."""
+    """The hashes with which the anchors of a trail are compared."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -308,9 +313,9 @@ class _Hashes:
         (self.last,) = connection.execute("SELECT coalesce(max(id), 0) FROM batch").fetchone()
 
     def of(self, anchor: Anchor) -> bytes | None:
-        """The hash that the anchor should have; None if there is no such batch.
+        """Returns the hash that the anchor should have; None if there is no such batch.
 
-        Raises NotKept if it cannot be known any more.
+        Raises NotKept if the hash cannot be known any more.
         """
         batch = anchor.head.batch
         if batch > self.last:
@@ -321,7 +326,8 @@ class _Hashes:
             return GENESIS
         row = self._connection.execute("SELECT hash FROM batch WHERE id = ?", (batch,)).fetchone()
         if row is None and self._tree is not None:
-            # Its row is gone. That this was recorded is checked with the trail itself.
+            # The batch's row is gone. Whether a removal of it
+            # was recorded is checked with the trail itself.
             raise NotKept(f"batch {batch} is not there any more")
         return row and bytes(row[0])
 

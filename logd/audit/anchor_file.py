@@ -1,6 +1,6 @@
-"""Appends anchors to a file of their own, one line each, with the time in front.
+"""Appends anchors to a separate file, one on each line, which begins with the time.
 
-`logd verify --anchors FILE` reads it.
+`logd verify --anchors FILE` reads that file.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from logd.audit import anchors
 from logd.storage.tree_head import Head
 
 MODE = 0o640
-# Never through a link, into a pipe without a reader, or over existing lines.
+# The file is not opened through a link, nor as a pipe without a reader; lines are only appended.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def format_line(
     head: Head, now_ns: int, trail_id: str | None = None, signature: bytes | None = None
 ) -> str:
-    """The anchor as a line of the file."""
+    """Returns the anchor as a line of the file."""
     moment = datetime.fromtimestamp(now_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"{moment} {anchors.format_anchor(head, trail_id, signature)}\n"
 
@@ -36,8 +36,10 @@ def append(
     trail_id: str | None = None,
     signature: bytes | None = None,
 ) -> None:
-    """Appends an anchor; it is on disk on return. Raises OSError: then a part of the line may be in
-    the file, and the next anchor begins a new line.
+    """Appends an anchor; it is on disk on return.
+
+    Raises OSError. Then a part of the line may be in the file, and the next anchor begins a new
+    line.
     """
     fd = _open(path)
     try:
@@ -56,7 +58,7 @@ def _open(path: Path) -> int:
     with contextlib.suppress(FileExistsError):
         fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, MODE)
         try:
-            os.fchmod(fd, MODE)  # whatever the umask
+            os.fchmod(fd, MODE)  # sets the mode whatever the umask is
             sync_path(path.parent)
         except OSError:
             os.close(fd)
@@ -66,7 +68,7 @@ def _open(path: Path) -> int:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    """Whether the file's last line is complete; False also if this process may not read it."""
+    """Whether the file's last line is complete; False also if the file is not readable."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -26,7 +26,7 @@ class NoJournal(LogdError):
 
 
 def from_journal(unit: str, since_ns: int | None = None) -> Iterator[Anchor]:
-    """Reads the anchors of that unit from the journal, oldest first; those since a time, if given.
+    """Reads a unit's anchors from the journal, oldest first, from `since_ns` on if it is given.
 
     Raises NoJournal.
     """
@@ -36,7 +36,7 @@ def from_journal(unit: str, since_ns: int | None = None) -> Iterator[Anchor]:
         *("--no-pager", "--quiet", *since, f"_SYSTEMD_UNIT={unit}"),
     ]
     try:
-        reading = subprocess.Popen(  # noqa: S603 - no shell, and the unit is one argument
+        reading = subprocess.Popen(  # noqa: S603 - no shell is used, and the unit is one argument
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
         )
     except OSError as error:
@@ -54,12 +54,12 @@ def from_journal(unit: str, since_ns: int | None = None) -> Iterator[Anchor]:
 
 
 def bounded_lines(file: IO[str]) -> Iterator[str]:
-    """Reads lines of a file of any kind, a longer one in parts: it may have no line end at all."""
+    """Reads lines of any file, long lines in parts, since the file may have no line end at all."""
     return iter(lambda: file.readline(LINE_CHARS_MAX), "")
 
 
 def from_lines(lines: Iterable[str], unit: str) -> Iterator[Anchor]:
-    """Yields the anchors among lines of a text log, or of the journal as JSON by that unit."""
+    """Yields the anchors in lines of a text log, or in the journal's JSON lines of the unit."""
     for text in lines:
         if _MARK not in text:
             continue
@@ -69,7 +69,7 @@ def from_lines(lines: Iterable[str], unit: str) -> Iterator[Anchor]:
 
 
 def _from_text(text: str) -> Anchor | None:
-    """The anchor of a line; of its time, if it begins with one in the form of ISO 8601."""
+    """Returns the anchor in a line, with the time in ISO 8601 at the line's beginning, if any."""
     try:
         moment = datetime.fromisoformat(text.split(maxsplit=1)[0])
         anchored_ns = int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) * 10**9
@@ -85,4 +85,4 @@ def _from_json(text: str, unit: str) -> Anchor | None:
             return None
         return parse(entry["MESSAGE"], int(entry["__REALTIME_TIMESTAMP"]) * 1000)
     except (ValueError, LookupError, TypeError, AttributeError):
-        return None  # a message that is not text, a truncated line
+        return None  # the message is not text, or the line is truncated

@@ -19,18 +19,18 @@ from logd.audit.signed_note import KEY_ID_BYTES, decode_base64, encode_base64
 from logd.render import format_time
 from logd.storage.tree_head import Head
 
-# However little happens, so that every day of a log has anchors.
+# An anchor is logged at least this often, so that every day of a log has anchors.
 REPEAT_S = 43_200.0
 
 _ANCHOR = re.compile(
     r"(?:\A|[\s:>])anchor batch=(\d{1,18}) events=(\d{1,18}) (head|root)=([0-9a-f]{64})"
-    # Longer signatures than today's are read: a newer daemon may have written them.
+    # Longer signatures than those of today are read, since a newer daemon may have written them.
     r"(?: trail=([0-9a-f]{16})(?: signature=([A-Za-z0-9+/]{4,8192}={0,2}))?)?\s*\Z"
 )
 
 
 def format_anchor(head: Head, trail_id: str | None = None, signature: bytes | None = None) -> str:
-    """The anchor as the daemon logs it; the signature begins with the id of its key."""
+    """Returns the anchor as the daemon logs it; its signature begins with the id of the key."""
     text = f"anchor batch={head.batch} events={head.events} root={head.hash.hex()}"
     if trail_id is not None:
         text += f" trail={trail_id}"
@@ -39,17 +39,17 @@ def format_anchor(head: Head, trail_id: str | None = None, signature: bytes | No
 
 @dataclass(frozen=True)
 class Anchor:
-    """A head as it was logged, and when: nanoseconds since 1970, None if unknown.
+    """A head as it was logged, and the time of logging in nanoseconds since 1970, None if unknown.
 
-    `trail_id` is None in anchors from before trails had one, `signature` in those that were not
-    signed; `chained` tells that the hash is of the former hash chain.
+    `trail_id` is None in anchors from before trails had an id, and `signature` in anchors that were
+    not signed. `chained` says that the hash is of the former hash chain.
     """
 
     head: Head
     anchored_ns: int | None = None
     trail_id: str | None = None
     chained: bool = False
-    signature: bytes | None = None  # the key's id, and the signature of the head's checkpoint
+    signature: bytes | None = None  # the id of the key, then the signature of the head's checkpoint
 
     def __str__(self) -> str:
         time = f", anchored {format_time(self.anchored_ns)}" if self.anchored_ns is not None else ""
@@ -65,7 +65,7 @@ def parse(text: str, anchored_ns: int | None = None) -> Anchor | None:
     head = Head(int(batch), int(events), bytes.fromhex(digest))
     try:
         signature = decode_base64(signed or "")
-    except ValueError:  # of no key: nothing follows from it
+    except ValueError:  # the signature is of no known form, and nothing follows from it
         signature = b""
     return Anchor(
         head,
@@ -77,12 +77,14 @@ def parse(text: str, anchored_ns: int | None = None) -> Anchor | None:
 
 
 class AnchorSchedule:
-    """When the daemon logs an anchor: at most every `interval_s`, if the head has moved or the last
-    anchor is REPEAT_S old.
+    """Decides when the daemon logs an anchor: at most once in `interval_s` seconds.
 
-    With it goes the head of the last complete tile, if the trail has passed it since the last
-    anchor: of the heads between, some cannot be computed any more once their events are removed.
-    With an interval of 0 never. Times are of the monotonic clock.
+    An anchor is due if the head has moved or the last anchor is REPEAT_S seconds old. With an
+    interval of 0 no anchor is ever due. Times are of the monotonic clock.
+
+    The head of the last complete tile is logged as well if the trail has passed that tile since the
+    last anchor: some of the heads in between cannot be computed any more once their events are
+    removed.
     """
 
     def __init__(self, interval_s: float) -> None:
@@ -91,14 +93,14 @@ class AnchorSchedule:
         self._due_s = self._repeat_due_s = 0.0
 
     def set_interval(self, interval_s: float) -> None:
-        """Changes the interval from now on."""
+        """Changes the interval between anchors from now on."""
         if interval_s != self._interval_s:
             self._interval_s, self._due_s = interval_s, 0.0
 
     def due_heads(
         self, head: Head, lasting: Head | None, now_s: float, *, now: bool = False
     ) -> list[Head]:
-        """The heads to log, if an anchor is due; with `now` whenever the head has moved.
+        """Returns the heads to log if an anchor is due; with `now`, whenever the head has moved.
 
         `lasting` is the head of the last complete tile, if it is known.
         """

@@ -55,7 +55,7 @@ class Anchored:
 def compare_anchors(
     connection: Connection, config: Config, logged: Iterable[Anchor], since_ns: int | None
 ) -> Anchored:
-    """Compares the trail with anchors, of `since_ns` or later. Raises NotChecked."""
+    """Compares the trail with the anchors logged at `since_ns` or later. Raises NotChecked."""
     notes: list[str] = []
     signatures = None
     try:
@@ -85,14 +85,14 @@ def compare_heads(connection: Connection, config: Config, heads: Sequence[KeptHe
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer about a trail that is whole in itself, or not, and was compared with anchors."""
+    """The answer of `logd verify`: the findings in the trail, and the comparison with anchors."""
 
     whole: bool
     anchored: Anchored
 
     @property
     def name(self) -> str:
-        """One of WHOLE, NOT_WHOLE, NOT_PROVEN."""
+        """The name of the answer: WHOLE, NOT_WHOLE or NOT_PROVEN."""
         if not self.whole or self.anchored.mismatches:
             return NOT_WHOLE
         return NOT_PROVEN if self.anchored.not_proven else WHOLE
@@ -107,7 +107,7 @@ class Answer:
 
     @property
     def problem(self) -> str | None:
-        """The answer in one line; None if nothing is wrong."""
+        """Returns what is wrong in one line; None if nothing is wrong."""
         if not self.whole:
             return "the trail is not whole"
         if self.anchored.mismatches:

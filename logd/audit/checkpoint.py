@@ -39,7 +39,7 @@ def format(checkpoint: Checkpoint) -> str:
 
 
 def parse(text: str) -> Checkpoint:
-    """Returns the checkpoint of a note's text. Raises ValueError, which says what is wrong.
+    """Returns the checkpoint in a note's text. Raises ValueError, which says what is wrong.
 
     Extension lines are refused: logd writes none, and they would say nothing that is checked.
     """

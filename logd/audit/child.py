@@ -9,14 +9,14 @@ from typing import Any
 
 from logd.errors import NotChecked
 
-# Not forked: a SQLite connection must not be carried into another process.
+# The process is not forked, since a SQLite connection must not be carried into another process.
 CONTEXT = multiprocessing.get_context("spawn")
 
 
 def call_in_process(function: Callable[..., Any], *values: Any) -> Any:
-    """Calls a module's function in a new process; returns its result.
+    """Calls a module's function in a new process, and returns its result.
 
-    Raises the OSError that it raises, and NotChecked if the process ends without a result.
+    Raises the function's OSError, and NotChecked if the process ends without a result.
     """
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=_run, args=(theirs, function, values), daemon=True)

@@ -1,7 +1,8 @@
-"""Signs the heads of a trail, and knows a signature that the daemon has not made.
+"""Signs the heads of a trail, and recognises signatures that the daemon has not made.
 
 A head is signed as the checkpoint of its tree (`logd.audit.checkpoint`). The signing key is not the
-database's: whoever has only the latter can build another trail, and not sign its head.
+database's key: whoever has only the database's key can build another trail, but cannot sign its
+head.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def read_private_key(config: Config) -> bytes | None:
     """Reads the key that signs the instance's heads; None if there is none. Raises KeyFileError."""
     private_key = keyfile.read_signing_key(config.signing_key_file)
     key = None
-    with suppress(KeyFileError):  # reported by those who need the database's key
+    with suppress(KeyFileError):  # code that needs the database's key reports a problem with it
         key = keyfile.read(config.key_file)
     if private_key is not None and private_key == key:
         raise KeyFileError(
@@ -36,7 +37,7 @@ def read_private_key(config: Config) -> bytes | None:
 
 
 def checkpoint_text(trail_id: str, head: Head) -> str:
-    """Returns the text that is signed of a head."""
+    """Returns the text of a head that the signature is made over."""
     return checkpoint.format(Checkpoint(checkpoint.origin(trail_id), head.batch, head.hash))
 
 
@@ -49,7 +50,7 @@ class HeadSigner:
 
     @property
     def vkey(self) -> str:
-        """What others check the signatures with."""
+        """The public key with which others check the signatures."""
         return self._signer.vkey
 
     def note(self, head: Head) -> str:
@@ -58,26 +59,28 @@ class HeadSigner:
         return signed_note.format(Note(text, (self._signer.sign(text),)))
 
     def signature(self, head: Head) -> bytes:
-        """Returns the key's id and the signature, as an anchor has them."""
+        """Returns the key's id followed by the signature, in the form that an anchor has."""
         signed = self._signer.sign(checkpoint_text(self._trail_id, head))
         return signed.key_id + signed.signature
 
 
 class AnchorSignatures:
-    """Checks the signatures of anchors by the instance's own key, under the name of each trail."""
+    """Checks the signatures of anchors against the instance's own key, under each trail's name."""
 
     def __init__(self, private_key: bytes) -> None:
         self._private_key = private_key
-        # Whoever writes the log decides how many trails it names.
+        # Only a few verifiers are kept, since whoever
+        # writes the log decides how many trails it names.
         self._verifier = lru_cache(maxsize=_TRAILS_MAX)(self._verifier_of)
 
     def _verifier_of(self, trail_id: str) -> Verifier:
         return Verifier.from_vkey(HeadSigner(trail_id, self._private_key).vkey)
 
     def is_false(self, anchor: Anchor) -> bool:
-        """Whether the anchor has a signature by that key that is not over this head.
+        """Whether the anchor has a signature by the instance's key that is not over its head.
 
-        One by another key, as before the key was changed, and an anchor without one are not.
+        A signature by another key, such as the one before a change of keys, is not false; nor is a
+        missing signature.
         """
         if anchor.signature is None or anchor.trail_id is None:
             return False

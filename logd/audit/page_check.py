@@ -1,8 +1,9 @@
-"""Checks every page of the database file against the keyed hash that SQLCipher stores with it.
+"""Checks every page of the database file against the keyed hash that SQLCipher stores in the page.
 
 SQLCipher's check reads the file and does not see the WAL. While a reader holds back a checkpoint, a
 page of the file may be old, half written or a hole of zeros, and the WAL has the page that counts.
-Such a page is not damaged: it is skipped here, and the queries of `logd verify` read it.
+Such a page is not damaged: it is skipped by this check, and the queries of `logd verify` read it
+from the WAL.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from pathlib import Path
 from logd.audit.child import call_in_process
 from logd.storage.database import Connection, wal_path
 
-# Of the WAL (https://www.sqlite.org/fileformat2.html#the_write_ahead_log), all big-endian: the page
-# size and the salts of its header; the page number and the salts of each frame.
+# The parts of the WAL (https://www.sqlite.org/fileformat2.html#the_write_ahead_log),
+# all big-endian: the page size and the salts of its header;
+# the page number and the salts of each frame.
 _HEADER = struct.Struct(">8xI4x8s8x")
 _FRAME = struct.Struct(">I4x8s8x")
-# Of SQLCipher 4's files, each page: content, 16 bytes initialisation vector, HMAC-SHA512 over both
-# and the page's number. The first page begins with the salt.
+# Each page in a file of SQLCipher 4 has: content, 16 bytes of initialisation vector,
+# HMAC-SHA512 over both and the page's number. The first page begins with the salt.
 _PAGE_BYTES = 4096
 _SALT_BYTES = 16
 _HASH_BYTES = 64
@@ -31,9 +33,10 @@ _PAGE = re.compile(r"\bpage (\d+)")
 
 
 def damaged_pages(connection: Connection) -> list[str]:
-    """What SQLCipher finds wrong, a line for each page, inside the caller's read transaction.
+    """Returns what SQLCipher finds wrong, one line for each page.
 
-    That transaction keeps the WAL's frames from being overwritten. Raises DatabaseError, OSError.
+    It runs inside the caller's read transaction, which keeps the WAL's frames from being
+    overwritten. Raises DatabaseError, OSError.
     """
     problems = [problem for (problem,) in connection.execute("PRAGMA cipher_integrity_check")]
     if not problems:
@@ -45,7 +48,7 @@ def damaged_pages(connection: Connection) -> list[str]:
 
 
 def _in_wal(wal: Path, pages: Set[int]) -> set[int]:
-    """Returns those of the pages that have a frame in the WAL."""
+    """Returns the pages among `pages` that have a frame in the WAL."""
     found: set[int] = set()
     try:
         file = wal.open("rb")
@@ -59,7 +62,8 @@ def _in_wal(wal: Path, pages: Set[int]) -> set[int]:
         while len(frame := file.read(_FRAME.size)) == _FRAME.size:
             page, frame_salts = _FRAME.unpack(frame)
             if frame_salts != salts:
-                break  # left from before the WAL was last restarted
+                # This frame and all later ones are left from before the WAL was last restarted.
+                break
             if page in pages:
                 found.add(page)
             file.seek(page_bytes, 1)
@@ -67,16 +71,18 @@ def _in_wal(wal: Path, pages: Set[int]) -> set[int]:
 
 
 def damaged_pages_between(connection: Connection, key: bytes, first: int, last: int) -> list[str]:
-    """The same for the pages from `first` to `last`; for all, if the file is of another format than
-    this program writes. Raises DatabaseError, OSError, NotChecked.
+    """Checks the pages from `first` to `last`; returns a line for each damaged one.
+
+    If the file is not of the format that this program writes, all pages are checked. Raises
+    DatabaseError, OSError, NotChecked.
     """
     path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
-    # In a process of its own: closing the file would drop SQLite's locks in this one.
+    # The file is read in another process, since closing it would drop SQLite's locks in this one.
     numbers = call_in_process(_damaged, path, key, first, last)
     if numbers is None:
         return damaged_pages(connection)
     newer = _in_wal(wal_path(path), set(numbers)) if numbers else set()
-    if set(numbers) - newer:  # perhaps a checkpoint was writing them just then
+    if set(numbers) - newer:  # a checkpoint may have been writing these pages just then
         again = call_in_process(_damaged, path, key, first, last)
         numbers = [number for number in numbers if number in (again or ())]
         newer |= _in_wal(wal_path(path), set(numbers))
@@ -84,8 +90,9 @@ def damaged_pages_between(connection: Connection, key: bytes, first: int, last: 
 
 
 def _damaged(path: Path, key: bytes, first: int, last: int) -> list[int] | None:
-    """The numbers of pages whose hash is not that of their content; None if the first page's is
-    not, so that nothing can be told of the others.
+    """Returns the numbers of the pages whose hash is not that of their content.
+
+    Returns None if the first page's hash is wrong, so that nothing can be said about the others.
     """
     with path.open("rb") as file:
         page = file.read(_PAGE_BYTES)

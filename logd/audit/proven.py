@@ -1,6 +1,6 @@
-"""What earlier runs of `logd verify --incremental` have proven, and what the next one has to.
+"""Keeps what earlier runs of `logd verify --incremental` have proven, and decides the next part.
 
-A cycle proves everything that was there at its beginning, in parts, one with each run. Batches,
+A cycle proves everything that was there at its beginning, one part with each run. Batches,
 removals, days and pages are divided by position, users and types by a remainder.
 """
 
@@ -15,18 +15,19 @@ from logd.storage.rollups import DAY_NS
 from logd.storage.tree import NotKept, Tree
 from logd.storage.tree_head import read_head
 
-# With a run every night all is proven within four weeks.
+# With a run every night, this number of parts is proven within four weeks.
 PARTS_MAX = 28
-# A small trail has fewer parts.
+# The fewest events in a part, so that a small trail has fewer parts.
 EVENTS_PER_PART_MIN = 20_000
 
 
 @dataclass(frozen=True)
 class Proven:
-    """Everything up to batch `batch` with that hash is proven, each thing at some time since
-    `since_ns`; of the cycle that began at `cycle_ns`, parts before `part` are proven again.
+    """What is proven so far: all batches up to `batch`, whose hash is `hash`.
 
-    The positions say where the next part begins; a day of None is before all days.
+    Each thing was proven at some time since `since_ns`. In the cycle that began at `cycle_ns`, the
+    parts before `part` are proven again. The positions say where the next part begins; a day of
+    None is before all days.
     """
 
     batch: int
@@ -34,7 +35,7 @@ class Proven:
     removal: int
     since_ns: int
     cycle_ns: int
-    cycle_batch: int  # the last of the cycle
+    cycle_batch: int  # the last batch of the cycle
     part: int
     parts: int
     batch_position: int = 0
@@ -43,12 +44,12 @@ class Proven:
     day_position: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The form in which it is kept."""
+        """Returns the state in the form in which it is kept, for `from_json`."""
         return asdict(self)
 
 
 def from_json(kept: object) -> Proven | None:
-    """What was kept; None if it is not valid."""
+    """Returns the state that was kept in JSON; None if it is not valid."""
     if not isinstance(kept, dict):
         return None
     try:
@@ -66,7 +67,7 @@ def from_json(kept: object) -> Proven | None:
 
 
 def begin_cycle(connection: Connection, now_ns: int) -> Proven:
-    """The state when all is proven up to the end of the trail."""
+    """Returns the state after everything up to the end of the trail has been proven."""
     head, _stored_ns = read_head(connection)
     (removal,) = connection.execute("SELECT coalesce(max(id), 0) FROM removal").fetchone()
     return Proven(
@@ -82,7 +83,7 @@ def begin_cycle(connection: Connection, now_ns: int) -> Proven:
 
 
 def is_of(connection: Connection, proven: Proven) -> bool:
-    """Whether the state is of this trail: the root over its batches is the same."""
+    """Whether the state is of this trail, whose root over the same batches must be the same."""
     try:
         return Tree(connection).root_at(proven.batch) == bytes.fromhex(proven.hash)
     except (NotKept, ValueError):
@@ -91,17 +92,17 @@ def is_of(connection: Connection, proven: Proven) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a cycle that a run proves; each position is the first of the next part."""
+    """The part of a cycle that one run proves; each position is the beginning of the next part."""
 
     batches: BatchRange
-    removal: int  # after proven.removal_position, up to this one
-    page: int  # after proven.page_position
-    day: int | None  # from proven.day_position, up to before this one; None: all later ones
+    removal: int  # the removals after proven.removal_position, up to this one
+    page: int  # the pages after proven.page_position, up to this one
+    day: int | None  # the days from proven.day_position to before this one; None: all later days
     last: bool
 
 
 def next_part(connection: Connection, proven: Proven) -> Part:
-    """What the next run has to prove again."""
+    """Returns the part that the next run has to prove again."""
     last = proven.part + 1 >= proven.parts
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     batch, removal, page, day = proven.cycle_batch, proven.removal, int(pages), None
@@ -120,7 +121,7 @@ def next_part(connection: Connection, proven: Proven) -> Part:
 
 
 def advance(proven: Proven, part: Part) -> Proven:
-    """The state after that part, which is not the last of the cycle."""
+    """Returns the state after `part` was proven, which must not be the last of its cycle."""
     return replace(
         proven,
         part=proven.part + 1,
@@ -150,7 +151,7 @@ def _batch_at(connection: Connection, proven: Proven) -> int:
 
 
 def _day_at(connection: Connection, proven: Proven) -> int | None:
-    """A day before which about the right share of the blocks begin."""
+    """Returns a day before which about the right share of the blocks begin."""
     (blocks,) = connection.execute("SELECT count(*) FROM event_block").fetchone()
     row = connection.execute(
         "SELECT first_ts_ns FROM event_block ORDER BY first_ts_ns LIMIT 1 OFFSET ?",

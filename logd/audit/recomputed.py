@@ -1,6 +1,6 @@
 """Recomputes roll-ups, blocks and sequences from the events, in tables of an encrypted file.
 
-There may be more of them than memory. The file lies among the system's temporary files, its random
+The tables may need more than the memory. The file is among the system's temporary files, its random
 key is kept nowhere, and it is removed afterwards.
 """
 
@@ -34,14 +34,14 @@ from logd_wire.wire import unpack_props
 
 KEY_BYTES = 32
 CACHE_KIB = 16 * 1024
-# Read again for the sums while its pages are still in the cache.
+# So many events are summed up at a time, while their pages are still in the cache.
 EVENTS_PER_WINDOW = 20_000
-# Not /tmp, which is often in memory.
-DIRECTORY = "/var/tmp"  # noqa: S108 - a directory with a random name is made in it
+# The directory of the file is not /tmp, which is often in memory.
+DIRECTORY = "/var/tmp"  # noqa: S108 - only a directory with a random name is made here
 FREE_BYTES_MIN = 1024 * 1024
 NAME = "recomputed"
 
-# With the types of the database's own tables: SQLite uses an index only if they are the same.
+# The columns have the types of the database's own tables, since SQLite uses an index only then.
 _TABLES = (
     "rollup_day (type INTEGER, day INTEGER, user TEXT, events INTEGER,"
     " PRIMARY KEY (type, day, user)) WITHOUT ROWID",
@@ -56,7 +56,10 @@ _TABLES = (
 
 @contextlib.contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """A new directory for such files, removed at the end. Raises NotChecked if there is none."""
+    """Makes a directory for the recomputed tables, and removes it at the end of the `with` block.
+
+    Raises NotChecked if it cannot be made.
+    """
     try:
         place = os.environ.get("TMPDIR") or (DIRECTORY if os.access(DIRECTORY, os.W_OK) else None)
         directory = tempfile.TemporaryDirectory(prefix="logd-verify-", dir=place)
@@ -81,7 +84,7 @@ def temporary_directory() -> Iterator[Path]:
 def attached(connection: Connection, path: Path, key: bytes, name: str = NAME) -> Iterator[None]:
     """Attaches a file of recomputed tables, outside a transaction.
 
-    The database itself stays read-only if it was opened so.
+    A database that was opened read-only stays read-only.
     """
     execute = connection.execute
     execute(f"ATTACH ? AS {name} KEY ?", (str(path), f"x'{key.hex()}'"))
@@ -111,7 +114,7 @@ def temporary(connection: Connection) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is not what the events give; a side is None without a row."""
+    """A row that differs from the events; `stored` or `counted` is None if it lacks the row."""
 
     key: tuple[Any, ...]
     stored: tuple[Any, ...] | None
@@ -119,14 +122,14 @@ class Difference:
 
 
 class Recomputed:
-    """The recomputed tables of one connection; events are added in the order of storing."""
+    """The recomputed tables of one connection; events are added in the order of their storing."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @cached_property
     def by_time(self) -> bool:
-        """Whether the database's roll-ups by subject are by time, or of an older schema."""
+        """Whether the database sums up subjects by time; older schemas use the order of storing."""
         return by_time(self._connection)
 
     @property
@@ -135,7 +138,7 @@ class Recomputed:
 
     @cached_property
     def _types(self) -> dict[int, str]:
-        """The names of the types that are summed up by subject."""
+        """The names of the event types that are summed up by subject, by the type's number."""
         marks = ", ".join("?" * len(SUBJECTS))
         return dict(
             self._connection.execute(
@@ -155,7 +158,7 @@ class Recomputed:
     def add_days(
         self, first: int, end: int, where: str = "", values: Sequence[object] = ()
     ) -> None:
-        """Adds events to the sums by day; `where` can restrict them further."""
+        """Adds the events from `first` to before `end`, if `where` holds, to the sums by day."""
         self._connection.execute(
             f"INSERT INTO {NAME}.rollup_day"  # noqa: S608 - no data in it
             f" SELECT type, ts_ns / {DAY_NS}, coalesce(user, ''), count(*) FROM event"
@@ -165,7 +168,7 @@ class Recomputed:
         )
 
     def add_blocks(self, first: int, end: int) -> None:
-        """Adds events to the times of their blocks."""
+        """Adds the events from `first` to before `end` to the times of their blocks."""
         self._connection.execute(
             f"INSERT INTO {NAME}.event_block"  # noqa: S608 - no data in it
             f" SELECT id >> {BLOCK_BITS}, min(ts_ns), max(ts_ns) FROM event"
@@ -175,7 +178,7 @@ class Recomputed:
         )
 
     def add_subjects(self, first: int, end: int) -> None:
-        """Adds events to the sums by subject."""
+        """Adds the events from `first` to before `end` to the sums by subject."""
         types = ", ".join(map(str, self._types))
         rows = self._connection.execute(
             "SELECT type, ts_ns, user, props FROM event WHERE id >= ? AND id < ?"  # noqa: S608 - numbers only
@@ -192,7 +195,7 @@ class Recomputed:
             try:
                 sums.add_subject(self._types[type_id], ts_ns, user, unpack_props(props))
             except (Malformed, TypeError, ValueError, AttributeError):
-                continue  # the check of the batches reports it
+                continue  # an invalid row is reported by the check of its batch
             if len(sums.subjects) >= EVENTS_PER_WINDOW:
                 self._write_subjects(sums, ids)
                 sums = Rollups(by_time=self.by_time)
@@ -220,7 +223,7 @@ class Recomputed:
     def differences(
         self, table: str, keys: Sequence[str], columns: Sequence[str], limit: int, where: str = ""
     ) -> list[Difference]:
-        """Compares a table with the recomputed one, where the condition on its row `r` holds."""
+        """Returns the rows of a table that differ, of those (`r`) for which `where` holds."""
         join = " AND ".join(f"r.{key} = o.{key}" for key in keys)
         differ = " OR ".join(f"r.{column} IS NOT o.{column}" for column in columns)
         key_list = ", ".join(f"r.{key}" for key in keys)
@@ -247,7 +250,7 @@ class Recomputed:
         return found
 
     def types(self) -> Counter[int]:
-        """The number of events of each type."""
+        """Returns the number of events of each type, by the type's number."""
         return Counter(
             dict(
                 self._connection.execute(

@@ -16,12 +16,13 @@ from logd_wire.schema import INT64_MAX, PAYLOAD_BYTES_MAX, USER_BYTES_MAX, is_ev
 
 HASH_BYTES = 32
 UID_MAX = 2**32 - 1
-# Far above any `batch_events_max`: a number that someone with the key has put there must not make
-# `verify` iterate over as many events.
+# The limit is far above any `batch_events_max`. Whoever has the key can
+# write any number, and `verify` must not iterate over that many events.
 BATCH_EVENTS_MAX = 2**24
-LEVEL_MAX = 24  # of a block of events in a batch's tree
+LEVEL_MAX = 24  # the highest level of a block of events in a batch's tree
 CAUSE_CHARS_MAX = 100
 KIND_CHARS_MAX = 20
+# Properties may grow after they were logged:
 # "(erased)" may be longer than the name that it replaces.
 PROPS_BYTES_MAX = 16 * PAYLOAD_BYTES_MAX
 
@@ -31,7 +32,7 @@ _KEY = re.compile(r"[0-9a-f]{16}\Z")
 
 
 def whole(low: int, high: int = INT64_MAX) -> Check:
-    """Returns a check for a whole number within these bounds, both included."""
+    """Returns a check for a whole number between two bounds, both included."""
 
     def check(value: object) -> str | None:
         if type(value) is not int:
@@ -96,7 +97,7 @@ def type_name(value: object) -> str | None:
 
 
 def nothing_or(other: Check) -> Check:
-    """Returns a check for no value, or one that passes the other check."""
+    """Returns a check for no value, or for one that passes another check."""
     return lambda value: None if value is None else other(value)
 
 
@@ -113,7 +114,7 @@ _ID = whole(1)
 _UID = whole(0, UID_MAX)
 _PRODUCER_KEY = matching(_KEY, "16 hexadecimal digits")
 _HASH = blob(HASH_BYTES)
-# A character takes at most four bytes: most users are checked without encoding them.
+# Most users are checked without encoding them, since a character takes at most four bytes.
 _USER_CHARS_SURE = USER_BYTES_MAX // 4
 
 EVENT: Mapping[str, Check] = {
@@ -165,7 +166,7 @@ REDACTED: Mapping[str, Check] = {"event": _ID, "removal": _ID, "hash": _HASH}
 
 
 def event_problem(row: Sequence[object]) -> str | None:
-    """Does as `problem` for a row of EVENT, with a fast path for valid ones."""
+    """Returns what is wrong in a row of EVENT, as `problem` does, but faster for valid rows."""
     salt, event_id, uid, key, sequence, ts_ns, kind, user, props = row
     if (
         type(salt) is bytes

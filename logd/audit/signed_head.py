@@ -1,4 +1,4 @@
-"""`logd checkpoint`: signs a head of the instance's trail, for a place outside of the machine."""
+"""`logd checkpoint`: signs a head of the instance's trail, to be kept outside of the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from logd.storage.tree_head import Head, read_head
 
 
 class NoSuchHead(LogdError):
-    """The trail has no head of that size, or none any more."""
+    """The trail has no head of the given number of batches, or it cannot be computed any more."""
 
     exit_code = EXIT_USAGE
 
@@ -23,8 +23,8 @@ class NoSuchHead(LogdError):
 def signed_head(config: Config, size: int | None = None) -> str:
     """Returns the signed checkpoint of the newest head, or of the head after `size` batches.
 
-    It is read beside the daemon, and on disk on return: a head must not outlive its batch in a
-    power cut. Raises LogdError kinds.
+    The head is read beside the daemon, and is on disk on return, since a head must not outlive its
+    batch in a power cut. Raises a LogdError.
     """
     with closing(opening.open_for_events(config)) as connection:
         signer = _signer(config, connection)
@@ -37,7 +37,7 @@ def signed_head(config: Config, size: int | None = None) -> str:
 
 
 def public_key(config: Config) -> str:
-    """Returns the vkey that checks the signatures of the trail's heads. Raises LogdError kinds."""
+    """Returns the public key (vkey) of the signatures of the trail's heads. Raises a LogdError."""
     with closing(opening.open_for_events(config)) as connection:
         return _signer(config, connection).vkey
 

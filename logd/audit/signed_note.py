@@ -21,7 +21,8 @@ from hashlib import sha256
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-# Of a note that is parsed. The standard asks for at least 16 signatures, of up to 5 kB each.
+# The limits for a note that is parsed.
+# The standard asks for at least 16 signatures, of up to 5 kB each.
 NOTE_CHARS_MAX = 262_144
 SIGNATURES_MAX = 64
 NAME_BYTES_MAX = 255
@@ -39,7 +40,7 @@ _KEY_ID = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
 class BadSignature(ValueError):
-    """A signature that names a known key is not of that key, or not over that text."""
+    """A signature that names a known key is not by that key, or not over the note's text."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Verified:
-    """The key that a text is signed by, and when it was cosigned: seconds since 1970, or None."""
+    """The key that signed a text, and the time of a cosignature in seconds since 1970, or None."""
 
     name: str
     key_id: bytes
@@ -69,7 +70,7 @@ class Verified:
 
 
 def parse(text: str) -> Note:
-    """Returns the note. Raises ValueError, which says what is wrong with it."""
+    """Returns the note with this text form. Raises ValueError, which says what is wrong."""
     if len(text) > NOTE_CHARS_MAX:
         raise ValueError(f"the note is longer than {NOTE_CHARS_MAX:,} characters")
     check_text(text)
@@ -100,7 +101,7 @@ def format(note: Note) -> str:
 
 
 def check_text(text: str) -> None:
-    """Raises ValueError for what cannot be the text of a note, or a whole note."""
+    """Raises ValueError if the text cannot be the text of a note, or a whole note."""
     if not text.endswith("\n"):
         raise ValueError("the text does not end with a newline")
     if any(character < " " and character != "\n" for character in text):
@@ -110,7 +111,7 @@ def check_text(text: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError for what cannot be a key's name."""
+    """Raises ValueError if the text cannot be the name of a key."""
     if not name or any(character.isspace() or character in "+\0" for character in name):
         raise ValueError("a key's name is empty, or has a space or a plus sign")
     if not _is_unicode(name) or len(name.encode()) > NAME_BYTES_MAX:
@@ -123,10 +124,10 @@ def encode_base64(raw: bytes) -> str:
 
 
 def decode_base64(text: str) -> bytes:
-    """Returns the bytes. Raises ValueError unless it is the one base64 text of them."""
+    """Returns the bytes of a base64 text. Raises ValueError unless it is their only base64 text."""
     try:
         raw = a2b_base64(text.encode("ascii"), strict_mode=True)
-    except ValueError as error:  # also binascii.Error
+    except ValueError as error:  # binascii.Error is a ValueError too
         raise ValueError("not valid base64") from error
     if encode_base64(raw) != text:
         raise ValueError("not valid base64")
@@ -139,7 +140,7 @@ def new_private_key() -> bytes:
 
 
 class Signer:
-    """Signs texts with an Ed25519 key under a name."""
+    """Signs texts with an Ed25519 key that has a name."""
 
     def __init__(self, name: str, private_key: bytes) -> None:
         check_name(name)
@@ -150,12 +151,15 @@ class Signer:
 
     @property
     def vkey(self) -> str:
-        """What checks these signatures: public, a line of text."""
+        """The public key that checks these signatures, as a line of text."""
         material = encode_base64(bytes([ED25519]) + self._public)
         return f"{self._name}+{self._key_id.hex()}+{material}"
 
     def sign(self, text: str) -> Signature:
-        """Returns the signature of the text. Raises ValueError for what no note can have."""
+        """Returns the signature of the text.
+
+        Raises ValueError if the text cannot be that of a note.
+        """
         check_text(text)
         return Signature(self._name, self._key_id, self._key.sign(text.encode()))
 
@@ -171,7 +175,10 @@ class Verifier:
 
     @classmethod
     def from_vkey(cls, vkey: str) -> Verifier:
-        """Returns the verifier of a vkey. Raises ValueError, which says what is wrong with it."""
+        """Returns the verifier of a public key (vkey).
+
+        Raises ValueError, which says what is wrong.
+        """
         name, _, rest = vkey.partition("+")
         key_id, _, material = rest.partition("+")
         check_name(name)
@@ -188,9 +195,10 @@ class Verifier:
         return cls(name, bytes.fromhex(key_id), kind[0], public_key)
 
     def verify(self, note: Note) -> Verified | None:
-        """Returns the verified signature of this key, of several the latest; None without one.
+        """Returns the verified signature by this key, the latest of several; None if there is none.
 
-        Raises BadSignature if one names this key and does not verify: the note is to be refused.
+        Raises BadSignature if a signature names this key and does not verify: then the note is to
+        be refused.
         """
         found = [
             self._verify(note.text, signature.signature)

@@ -28,8 +28,9 @@ from logd_wire.schema import INT64_MAX
 
 
 class Checks:
-    """The parts that each verification consists of, over a connection to which the tables of
-    `logd.audit.recomputed` are attached.
+    """The checks that every verification consists of.
+
+    The tables of `logd.audit.recomputed` must be attached to the connection.
     """
 
     def __init__(self, connection: Connection, progress: Progress) -> None:
@@ -39,10 +40,13 @@ class Checks:
         self._sequences = Sequences(connection)
         self._kept = KeptCheck(connection, self._recomputed, self._verdict)
         self._losses = 0
-        self._summed = True  # all events of the ranges are in the recomputed tables
+        self._summed = True  # whether all events of the ranges are in the recomputed tables
 
     def _attempt(self, check: Callable[[], None]) -> bool:
-        """Runs a check; damage is a finding. Raises NotChecked if it cannot be read now."""
+        """Runs a check; damage becomes a finding.
+
+        Raises NotChecked if the file cannot be read now.
+        """
         try:
             check()
         except DatabaseError as error:
@@ -53,7 +57,7 @@ class Checks:
         return True
 
     def _add(self, result: RangeResult) -> None:
-        """Adds the result of the next range of batches."""
+        """Adds the result of the next range of batches to the verdict."""
         for finding in result.verdict.findings:
             self._verdict.add_finding(finding)
         self._verdict.batches += result.verdict.batches
@@ -63,7 +67,7 @@ class Checks:
         self._summed = self._summed and result.summed
 
     def _check_tree(self, ranges: Sequence[BatchRange], next_event: int) -> None:
-        """Checks the tree over ranges of batches, and that those without a row were collapsed."""
+        """Checks the tree over ranges of batches, and that batches without a row were collapsed."""
         if has_tree(self._connection):
             check = TreeCheck(self._connection, self._verdict)
             check.check(ranges)
@@ -72,7 +76,7 @@ class Checks:
                 self._verdict.head = check.head().hex()
 
     def _check_stray_rows(self, next_event: int) -> None:
-        """Whether there are rows that no batch has hashed."""
+        """Reports rows whose number belongs to no batch."""
         query = self._connection.execute
         (stray,) = query(
             "SELECT count(*) FROM event WHERE id >= ? OR id < 1", (next_event,)
@@ -85,9 +89,9 @@ class Checks:
 
 
 class Verifier(Checks):
-    """Verifies all of a database, as of one moment, beside a running daemon too.
+    """Verifies a whole database as of one moment, also while a daemon writes to it.
 
-    Helpers are processes that share the batches.
+    `helpers` are processes that share the batches.
     """
 
     def __init__(
@@ -95,13 +99,15 @@ class Verifier(Checks):
     ) -> None:
         super().__init__(connection, progress)
         self._helpers, self._now_ns = helpers, time.time_ns()
-        self._next_event: int | None = None  # after the last batch; None: not known
-        self.proven: Proven | None = None  # the state to keep, if nothing was found
+        # The number of the event after the last batch; None if not known.
+        self._next_event: int | None = None
+        # The state to keep for the next run, if nothing was found.
+        self.proven: Proven | None = None
 
     def run(self) -> Verdict:
-        """Runs all checks; damage is a finding, and the next check follows.
+        """Runs all checks; damage becomes a finding, and the next check follows.
 
-        Raises NotChecked when the database cannot be read now.
+        Raises NotChecked if the database cannot be read now.
         """
         begin = in_one_moment if self._helpers is None else self._helpers.in_one_moment
         with begin(self._connection):
@@ -168,18 +174,18 @@ class Verifier(Checks):
 
 @contextmanager
 def in_one_moment(connection: Connection) -> Iterator[None]:
-    """Reads the database as it is now; the daemon continues to write meanwhile."""
+    """Reads the database as it is now in a `with` block, while the daemon continues to write."""
     connection.execute("BEGIN")
     try:
-        # The transaction begins with the first page that it reads.
+        # The first read begins the transaction's view of the database.
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         yield
     finally:
-        if connection.in_transaction:  # some errors end it
+        if connection.in_transaction:  # some errors end the transaction
             connection.execute("ROLLBACK")
 
 
 def last_batch(connection: Connection) -> int:
-    """The number of the last batch; 0 without one."""
+    """Returns the number of the last batch; 0 if there is none."""
     (number,) = connection.execute("SELECT coalesce(max(id), 0) FROM batch").fetchone()
     return max(0, int(number))

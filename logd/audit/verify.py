@@ -30,15 +30,15 @@ from logd.storage.last_verification import (
 )
 from logd.storage.migrations import MIGRATIONS, check_not_newer, schema_version
 
-# Called with a total of events; yields a function that adds to the progress.
+# A progress bar is made for a total of events, and yields a function that adds to the progress.
 Bar = Callable[[int], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `logd verify` found in the trail, and by comparing it with anchors.
+    """The result of `logd verify`: the findings in the trail, and the comparison with anchors.
 
-    `part` is None if all was verified. `unrecorded` says why the result is not kept for
+    `part` is None if everything was verified. `unrecorded` says why the result is not kept for
     `logd status`.
     """
 
@@ -52,7 +52,7 @@ class Verification:
 
     @property
     def answer(self) -> Answer:
-        """Whether it is whole, not whole or not proven."""
+        """The answer: whole, not whole or not proven."""
         return Answer(self.trail.whole, self.anchored)
 
 
@@ -79,8 +79,9 @@ def verify_instance(
     """Verifies an instance's trail, compares it with anchors (of `since_ns` or later) and with kept
     heads if there are any, and keeps the result for `logd status`.
 
-    With `incremental` only what is new and a part of the old, if the rest is proven. Raises
-    LogdError kinds when it cannot be read.
+    The trail is compared with the anchors of `since_ns` or later, if there are any. With
+    `incremental`, only what is new and one part of the rest are verified, if all was proven before.
+    Raises a LogdError if the trail cannot be read.
     """
     started_s = time.monotonic()
     anchored = Anchored()
@@ -100,7 +101,7 @@ def verify_instance(
         done = _Done(_unreadable(error, config.database))
     trail, findings = done.trail, len(done.trail.findings) + len(anchored.mismatches)
     answer = Answer(trail.whole, anchored).name
-    # Without anchors nothing is wrong: what is proven in itself need not be proven again.
+    # Without anchors nothing is wrong, and what is proven in itself need not be proven again.
     proven = done.proven.to_json() if done.proven and not findings else None
     result = Integrity(
         *(time.time_ns(), answer != NOT_WHOLE, trail.events, trail.batches, trail.head),
@@ -109,14 +110,17 @@ def verify_instance(
     unrecorded = None
     try:
         record_verification(config, result)
-    except LogdError as error:  # the answer is still valid
+    except LogdError as error:  # if the result cannot be kept, the answer is still valid
         unrecorded = str(error)
     took_s = time.monotonic() - started_s
     return Verification(trail, done.part, took_s, done.processes, anchored, notes, unrecorded)
 
 
 def verify_file(path: Path, key: bytes, bar: Bar, processes: int | None = None) -> Verification:
-    """Verifies a backup where it lies; nothing is written beside it. Raises LogdError kinds."""
+    """Verifies a backup in its place, without writing anything beside it.
+
+    Raises a LogdError.
+    """
     started_s = time.monotonic()
     try:
         with closing(connect(path, key, read_only=True, immutable=True)) as connection:
@@ -128,7 +132,9 @@ def verify_file(path: Path, key: bytes, bar: Bar, processes: int | None = None) 
 
 
 def verify(connection: Connection, progress: Progress = lambda _events: None) -> Verdict:
-    """Reads everything in one transaction. `progress` gets the number of events just checked.
+    """Verifies a whole database in one transaction.
+
+    `progress` is called with the number of events just checked.
 
     Raises NotChecked when the database cannot be read now.
     """
@@ -144,7 +150,7 @@ def _verify_all(
     processes: int | None,
     bar: Bar,
 ) -> _Done:
-    # Not count(*): it reads a whole index: one damaged page of it would hide the rest.
+    # The estimate is not count(*), which reads a whole index: one damaged page would hide the rest.
     total = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
     count = process_count(processes, total)
     with (
@@ -158,7 +164,7 @@ def _verify_all(
 
 
 def _verify_part(connection: Connection, config: Config, key: bytes, bar: Bar) -> _Done | None:
-    """None if nothing of this trail is known to be proven."""
+    """Verifies the next part; returns None if nothing of this trail is known to be proven."""
     kept = read_verification(config.database)
     proven = from_json(kept.proven) if kept is not None and kept.whole else None
     current = schema_version(connection) == len(MIGRATIONS)
@@ -171,7 +177,7 @@ def _verify_part(connection: Connection, config: Config, key: bytes, bar: Bar) -
 
 
 def _unreadable(error: Exception, path: Path) -> Verdict:
-    """The verdict on a damaged file. Raises what is not damage."""
+    """Returns the verdict on a damaged file. Raises the error if it does not show damage."""
     problem = error if isinstance(error, LogdError) else translate(error, path)
     if not isinstance(problem, DatabaseCorrupt):
         raise problem from error

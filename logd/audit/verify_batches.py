@@ -1,8 +1,8 @@
 """Checks a range of batches: their hashes, their events and their losses.
 
-A batch's row has its hash, so that a range can be checked by itself. That the hashes make up the
-tree is checked by `logd.audit.verify_tree`; in the former chain, each must follow from the one
-before.
+A batch's row has the batch's hash, so that a range can be checked by itself.
+`logd.audit.verify_tree` checks that the hashes make up the tree; in the former chain, each hash
+must follow from the one before.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from logd.storage.tree_head import has_tree
 from logd_wire.schema import INT64_MAX
 
 Progress = Callable[[int], None]
-# Called with events that were read, first and end, while their pages are still in the cache.
+# The window function is called with the first and end of events
+# that were just read, while their pages are still in the cache.
 Window = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class BatchRange:
-    """The batches after `after` up to `upto`."""
+    """The range of the batches after number `after`, up to number `upto`."""
 
     after: int
     upto: int
@@ -36,10 +37,10 @@ class BatchRange:
 
 @dataclass
 class RangeResult:
-    """What a range was found to hold.
+    """The result of checking a range.
 
-    `next_event` is the id after its last event; `summed` is False if a window's events could not
-    all be read.
+    `next_event` is the id after the range's last event; `summed` is False if the events of a window
+    could not all be read.
     """
 
     verdict: Verdict = field(default_factory=Verdict)
@@ -62,9 +63,9 @@ class BatchesCheck:
         self._verdict = self.result.verdict
 
     def check(self, part: BatchRange) -> RangeResult:
-        """Checks the range. Of a trail with a tree, missing batches are left to the tree's check.
+        """Checks the range; with a tree, missing batches are left to the check of the tree.
 
-        Raises DatabaseError; `result` has what was found until then.
+        Raises DatabaseError; `result` then has the findings until then.
         """
         verdict, result = self._verdict, self.result
         before = self._before(part.after)
@@ -100,13 +101,13 @@ class BatchesCheck:
         return result
 
     def _add_missing(self, first: int, last: int) -> bool:
-        """Whether the batch after these must follow the one before them in number of events."""
+        """Reports missing batches; returns whether event numbers must continue across them."""
         if not self._tree:
             self._verdict.add_finding(f"batch {first} to {last}: removed")
         return not self._tree
 
     def _first_event(self, part: BatchRange) -> int:
-        """The first event of a range whose predecessor is not there."""
+        """Returns the first event of a range whose previous batch is not there."""
         row = self._connection.execute(
             "SELECT first_event FROM batch WHERE id > ? ORDER BY id LIMIT 1", (part.after,)
         ).fetchone()
@@ -114,7 +115,7 @@ class BatchesCheck:
         return int(row[0]) if known else 1
 
     def _check_hash(self, batch: BatchRow, losses: list[bytes], previous: bytes | None) -> None:
-        """Checks the batch's hash; in the chain, whether it follows from a known previous one."""
+        """Checks the batch's hash; in the chain, that it follows from a known previous hash."""
         numbers = batch.id, batch.stored_ns, batch.first_event, batch.events
         if batch.id > self._chained.batches:
             entry = batch_hash.entry(*numbers, batch.leaves_hash, losses)
@@ -128,7 +129,8 @@ class BatchesCheck:
                 self._verdict.add_finding(
                     f"{batch}: its hash does not follow from the batch before it"
                 )
-        elif losses and self._tree:  # a collapse leaves the batch before it
+        # A collapse leaves the batch before a chained batch with losses.
+        elif losses and self._tree:
             self._verdict.add_finding(
                 f"{batch}: its losses cannot be verified without batch {batch.id - 1}"
             )
@@ -142,15 +144,15 @@ class BatchesCheck:
                 self.result.summed = False
 
     def _before(self, number: int) -> BatchRow | None:
-        """The batch that a range follows; None if there is none, or it is not valid."""
+        """Returns the batch before a range; None if there is none, or it is not valid."""
         if number == 0:
             return None
-        unreported = Verdict()  # it is of another range
+        unreported = Verdict()  # the findings belong to the range of that batch
         found = list(batches(self._connection, unreported, number - 1, number))
         return found[0][1] if found else None
 
     def _losses(self, batch: BatchRow) -> list[bytes]:
-        """The hashes of the batch's entries in the loss ledger."""
+        """Returns the hashes of the batch's entries in the loss ledger."""
         rows = self._connection.execute(
             "SELECT p.uid, p.key, l.first, l.last, l.cause FROM loss l"
             " LEFT JOIN producer p ON p.id = l.producer WHERE l.batch = ? ORDER BY l.id",
@@ -177,7 +179,7 @@ class BatchesCheck:
         restored = removed.restore(batch, leaves)
         self._progress(batch.events)
         if restored.none_left:
-            return  # verified by the stored hash over its events alone
+            return  # the stored hash over the batch's events is all that can be verified
         gone = len(restored.gone)
         chained = batch.id <= self._chained.batches
         digest = restored.combined() if chained else restored.root()
@@ -190,7 +192,7 @@ class BatchesCheck:
             verdict.add_finding(f"{batch}: an event was changed")
 
     def _leaves(self, batch: BatchRow) -> Iterator[tuple[int, bytes]]:
-        """The id and leaf of each event that is there; an empty leaf for one that was changed."""
+        """Yields the id and leaf of each event that is there; an empty leaf for a changed event."""
         cursor = self._connection.execute(
             "SELECT e.producer, e.salt, e.id, p.uid, p.key, e.sequence, e.ts_ns, t.name, e.user,"
             " e.props FROM event e LEFT JOIN producer p ON p.id = e.producer"

@@ -1,4 +1,4 @@
-"""Checks what is kept beside the events: counters, roll-ups, blocks, counts by type."""
+"""Checks the tables that are kept beside the events: counters, roll-ups, blocks, counts by type."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ _SUBJECT_COLUMNS = (
 
 
 class KeptCheck:
-    """Compares what is kept with what was recomputed, or counted."""
+    """Compares the tables kept beside the events with recomputed ones, or with counted events."""
 
     def __init__(self, connection: Connection, recomputed: Recomputed, verdict: Verdict) -> None:
         self._connection, self._recomputed, self._verdict = connection, recomputed, verdict
 
     def check_counters(self, stored_events: int | None = None, batches: int | None = None) -> None:
-        """Compares the counters with the rows that they count. Numbers of events ever stored and of
-        batches that are known already save counting them.
+        """Compares the counters with the rows that they count.
+
+        Numbers of events ever stored and of batches that are known already save counting them.
         """
         query = self._connection.execute
         counters = dict(query("SELECT name, value FROM counter").fetchall())
@@ -39,7 +40,8 @@ class KeptCheck:
             gone = counters.get(PRUNED, 0) + counters.get(ERASED, 0)
             stored_events = query("SELECT count(*) FROM event").fetchone()[0] + gone
         if batches is None:
-            # Not their number: rows of batches whose events are all removed may be gone.
+            # The last number is taken, not the count:
+            # rows of batches without any remaining event may be gone.
             (batches,) = query("SELECT coalesce(max(id), 0) FROM batch").fetchone()
         lost = "SELECT coalesce(sum(last - first + 1), 0) FROM loss WHERE cause"
         checks: list[tuple[str, int]] = [
@@ -77,19 +79,19 @@ class KeptCheck:
     def check_blocks(self, where: str = "") -> None:
         """Compares the blocks of events; `where` restricts the rows `r`."""
         if schema_version(self._connection) < 2:
-            return  # without blocks
+            return  # schemas before 2 have no blocks
         columns = ("first_ts_ns", "last_ts_ns")
         for row in self._differences("event_block", ("block",), columns, where):
             self._report("event_block", row.key[0], row.stored, row.counted)
 
     def check_types(self, counted: Mapping[int, int], where: str = "true") -> None:
-        """Compares the counts by type, given those of types for which the condition holds."""
+        """Compares the counts by type with `counted`, for the types for which `where` holds."""
         if schema_version(self._connection) < 2:
             return
         rows = self._connection.execute(
             f"SELECT id, name, events FROM event_type WHERE {where}"  # noqa: S608 - no data in it
         ).fetchall()
-        # A type whose events are all removed keeps its row.
+        # A type keeps its row even when all of its events are removed.
         for type_id, name, events in rows:
             if events != counted.get(type_id, 0):
                 self._report("event_type", name, events, counted.get(type_id))

@@ -1,7 +1,7 @@
-"""Verifies what is new since the last run, and a part of the old.
+"""Verifies what is new since the last run, and one part of the rest.
 
-What is new: batches and removals, with the blocks and days that they touch, as far as that needs
-few other events to be read. Of the old, one part of `logd.audit.proven`.
+New are batches and removals, with the blocks and days that they touch, as far as that needs few
+other events to be read. Of the rest, one part of a cycle of `logd.audit.proven` is verified.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from logd.storage.rollups import DAY_NS
 from logd.storage.time_blocks import BLOCK_BITS
 from logd_wire.schema import INT64_MAX, SUBJECTS
 
-# Of the days that the new events touch, the latest.
+# The most days that are compared of those that the new events touch: the latest ones.
 NEW_DAYS_MAX = 60
-# Blocks read again for those days: old ones too, if clients' clocks were wrong.
+# Blocks that are read again for those days; many are old ones if the clocks of clients were wrong.
 NEW_DAY_BLOCKS_MIN = 16
 
-# Without reading all of the table.
+# This condition finds the types without reading all of the table.
 _TYPES = (
     "r.type IN (WITH RECURSIVE t (x) AS (SELECT min(type) FROM main.rollup_day UNION ALL"
     " SELECT (SELECT min(type) FROM main.rollup_day WHERE type > x) FROM t WHERE x IS NOT NULL)"
@@ -36,7 +36,7 @@ _TYPES = (
 
 @dataclass(frozen=True)
 class PartDone:
-    """What a run has proven: the new batches, a part of a cycle, and the state for the next run."""
+    """The result of a run: number of new batches, part of a cycle, state for the next run."""
 
     new_batches: int
     part: int
@@ -45,7 +45,7 @@ class PartDone:
 
 
 class PartVerifier(Checks):
-    """Verifies the new and one part of the old, as of one moment."""
+    """Verifies what is new and one part of the rest, as of one moment."""
 
     def __init__(
         self, connection: Connection, key: bytes, progress: Progress, proven: Proven, now_ns: int
@@ -54,9 +54,11 @@ class PartVerifier(Checks):
         self._key, self._proven, self._now_ns = key, proven, now_ns
 
     def run(self) -> tuple[Verdict, PartDone]:
-        """Runs the checks; damage is a finding. The state to keep is for a run without findings.
+        """Runs the checks; damage becomes a finding.
 
-        Raises NotChecked when the database cannot be read now.
+        The state is to be kept if there are no findings.
+
+        Raises NotChecked if the database cannot be read now.
         """
         connection, proven = self._connection, self._proven
         with in_one_moment(connection):
@@ -79,7 +81,7 @@ class PartVerifier(Checks):
     def _next(self, part: Part) -> Proven:
         proven = self._proven
         if not self._verdict.whole:
-            return proven  # and a trail that is not whole may have no head
+            return proven  # the state stays as it was; such a trail may have no head either
         end = proving.begin_cycle(self._connection, self._now_ns)
         if part.last:
             return replace(end, since_ns=proven.cycle_ns)
@@ -94,7 +96,7 @@ class PartVerifier(Checks):
 
     def _check_batches(self, part: Part) -> None:
         new = BatchRange(self._proven.batch, last_batch(self._connection))
-        self._ranges: list[tuple[int, int]] = []  # of events that are read
+        self._ranges: list[tuple[int, int]] = []  # (first, end) of the events that are read
         next_event = 1
         self._new_from = self._event_after(self._proven.batch)
         for batches in (part.batches, new):
@@ -129,7 +131,7 @@ class PartVerifier(Checks):
     # -- days ------------------------------------------------------------------------------------
 
     def _check_days(self, part: Part) -> None:
-        """Compares the days of the part, and those of the new events."""
+        """Compares the roll-ups for the days of the part, and for the days of the new events."""
         since, until = self._proven.day_position, part.day
         where, values = _within("ts_ns", since, until, DAY_NS)
         self._add_days(self._blocks_of(since, until), where, values)
@@ -144,7 +146,7 @@ class PartVerifier(Checks):
             self._kept.check_days(f"AND {_TYPES} AND r.day IN ({listed})")
 
     def _new_days(self, since: int | None, until: int | None) -> list[tuple[int, list[int]]]:
-        """Days of the new events outside the part, and the blocks with events of each."""
+        """Returns the days of new events outside the part, each with the blocks of its events."""
         first, end = self._new_from, self._event_after(last_batch(self._connection))
         days = [
             day
@@ -161,7 +163,7 @@ class PartVerifier(Checks):
             blocks = self._blocks_of(day, day + 1)
             left -= len(blocks)
             if left < 0:
-                break  # their part of the cycle proves them
+                break  # later days are proven by their own part of the cycle
             found.append((day, blocks))
         return found
 
@@ -174,7 +176,7 @@ class PartVerifier(Checks):
         return int(event)
 
     def _blocks_of(self, since: int | None, until: int | None) -> list[int]:
-        """Blocks with events of the days from `since` to before `until`."""
+        """Returns the blocks with events of the days from `since` to before `until`."""
         where, values = "WHERE true", []
         if since is not None:
             where, values = where + " AND last_ts_ns >= ?", [since * DAY_NS]
@@ -195,7 +197,7 @@ class PartVerifier(Checks):
     # -- blocks, subjects, types -----------------------------------------------------------------
 
     def _check_blocks(self) -> None:
-        """Compares the blocks of the events that the check of the batches has read."""
+        """Compares the times of the blocks whose events the check of batches has read."""
         blocks = sorted(
             {
                 block
@@ -210,7 +212,7 @@ class PartVerifier(Checks):
         self._kept.check_blocks(f"AND (r.block < 0 OR r.block > {end >> BLOCK_BITS})")
 
     def _check_subjects(self) -> None:
-        """Compares the subjects of the users whose turn it is."""
+        """Compares the roll-ups by subject of the users that this part of the cycle includes."""
         types = self._connection.execute(
             f"SELECT id FROM event_type WHERE name IN ({', '.join('?' * len(SUBJECTS))})",  # noqa: S608 - marks only
             list(SUBJECTS),
@@ -231,7 +233,7 @@ class PartVerifier(Checks):
         self._kept.check_subjects(f"AND {self._turn('r.user')}")
 
     def _turn(self, user: str) -> str:
-        """The condition for a user's turn, by the last characters of the id."""
+        """Returns the SQL condition that a user is in this part, by the id's last characters."""
         digits = " + ".join(
             f"{factor} * coalesce(unicode(substr({user}, -{place}, 1)), 0)"
             for place, factor in ((1, 1), (2, 10), (3, 100))
@@ -239,7 +241,7 @@ class PartVerifier(Checks):
         return f"({digits}) % {self._proven.parts} = {self._proven.part}"
 
     def _check_types(self) -> None:
-        """Compares the counts of the types whose turn it is, and the sum of all."""
+        """Compares the counts of the types that this part includes, and the sum over all types."""
         query, turn = self._connection.execute, f"id % {self._proven.parts} = {self._proven.part}"
         counted = {
             type_id: query("SELECT count(*) FROM event WHERE type = ?", (type_id,)).fetchone()[0]

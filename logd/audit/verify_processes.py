@@ -1,7 +1,8 @@
 """Shares a verification among processes, each with its own snapshot of the same state.
 
-SQLite cannot pass a snapshot on. But every change of the trail adds a batch, so snapshots with the
-same last batch are of the same state: all begin together, and again until they agree.
+SQLite cannot pass a snapshot to another process. But every change of the trail adds a batch, so
+snapshots with the same last batch are of the same state: all processes begin together, again and
+again until they agree.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ PROGRESS_EVENTS = 20_000
 
 @dataclass(frozen=True)
 class HelperResult:
-    """What a helper has found in its range; its sums are in the attached `schema`.
+    """The result of a helper for its range; its sums are in the attached `schema`.
 
-    With `failure`, damage that ended it, the sums are not complete.
+    If `failure` names damage that ended the check, the sums are not complete.
     """
 
     checked: RangeResult
@@ -48,13 +49,13 @@ class HelperResult:
 
 
 def process_count(wanted: int | None, events: int) -> int:
-    """How many processes to share that many events among: all cores, without a number."""
+    """Returns the number of processes for so many events: at most `wanted`, or one per core."""
     cores = wanted or len(os.sched_getaffinity(0))
     return max(1, min(cores, PROCESSES_MAX, events // EVENTS_PER_PROCESS_MIN))
 
 
 class Helpers:
-    """Processes that each check a range of batches. Use `running`."""
+    """The processes that each check a range of batches; `running` starts and ends them."""
 
     def __init__(self, path: Path, key: bytes, immutable: bool, count: int, place: Path) -> None:
         self._files = [
@@ -74,7 +75,7 @@ class Helpers:
             self._processes.append(process)
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the helper processes."""
         for process in self._processes:
             process.kill()
             process.join()
@@ -83,8 +84,9 @@ class Helpers:
 
     @contextmanager
     def in_one_moment(self, connection: Connection) -> Iterator[None]:
-        """Reads the database as it is now, in all processes. Raises NotChecked if they cannot see
-        the same state.
+        """Reads the database as it is now in a `with` block, in all processes.
+
+        Raises NotChecked if the processes cannot see the same state.
         """
         try:
             self._begin_together(connection)
@@ -112,14 +114,14 @@ class Helpers:
         )
 
     def start(self, connection: Connection, upto: int) -> None:
-        """Has them check all batches up to that one. Raises DatabaseError."""
+        """Makes the helpers check all batches up to `upto`. Raises DatabaseError."""
         for pipe, part in zip(
             self._pipes, _ranges(connection, upto, len(self._pipes)), strict=True
         ):
             self._send(pipe, part)
 
     def results(self, connection: Connection, progress: Progress) -> Iterator[HelperResult]:
-        """Yields the results in the order of the batches, with their tables attached.
+        """Yields the helpers' results in the order of the batches, with their tables attached.
 
         Raises NotChecked if a process could not check its range.
         """
@@ -140,7 +142,8 @@ class Helpers:
             yield HelperResult(checked, disorder, file[2], failure)
 
     def _send(self, pipe: Pipe, what: object) -> None:
-        with contextlib.suppress(OSError):  # it has ended: the next answer is missing too
+        # If the process has ended, its next answer is missing too, and that is reported.
+        with contextlib.suppress(OSError):
             pipe.send(what)
 
     def _receive(self, pipe: Pipe) -> Any:
@@ -158,7 +161,7 @@ class Helpers:
 
 @contextmanager
 def running(path: Path, key: bytes, immutable: bool, count: int) -> Iterator[Helpers | None]:
-    """Helpers for the database at `path`; None for a single process."""
+    """Gives the helpers for the database at `path`; None if one process is to do everything."""
     if count == 1:
         yield None
         return
@@ -177,14 +180,15 @@ def running(path: Path, key: bytes, immutable: bool, count: int) -> Iterator[Hel
 def _attached_now(connection: Connection, file: Path, key: bytes, schema: str) -> Iterator[None]:
     connection.execute(f"ATTACH ? AS {schema} KEY ?", (str(file), f"x'{key.hex()}'"))
     try:
-        connection.execute(f"PRAGMA {schema}.cache_size = -1000")  # it is read once, in order
+        # A small cache is enough for tables that are read once, in order.
+        connection.execute(f"PRAGMA {schema}.cache_size = -1000")
         yield
     finally:
         connection.execute(f"DETACH {schema}")
 
 
 def _ranges(connection: Connection, upto: int, count: int) -> Iterator[BatchRange]:
-    """Ranges of about as many events each."""
+    """Yields as many ranges of batches as `count`, with about as many events each."""
     row = connection.execute("SELECT first_event FROM batch WHERE id = ?", (upto,)).fetchone()
     after = 0
     for n in range(1, count + 1):
@@ -200,20 +204,20 @@ def _ranges(connection: Connection, upto: int, count: int) -> Iterator[BatchRang
 
 
 def _begin(connection: Connection) -> tuple[Any, ...]:
-    """Begins a transaction; returns what identifies the state that it reads."""
+    """Begins a transaction; returns the last batch, which identifies the state that it reads."""
     connection.execute("BEGIN")
     row = connection.execute("SELECT id, hash FROM batch ORDER BY id DESC LIMIT 1").fetchone()
     return tuple(row or ())
 
 
 def _help(pipe: Pipe, path: Path, key: bytes, immutable: bool, file: Path, file_key: bytes) -> None:
-    """The life of a helper."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    """Runs in a helper process: checks the range that the parent sends, and sends the result."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and ends this process
     answer: object
     try:
         answer = _follow(pipe, path, key, immutable, file, file_key)
     except (EOFError, OSError):
-        return  # the parent has ended
+        return  # the parent has ended, so that nobody waits for an answer
     except LogdError as error:
         answer = error if isinstance(error, DatabaseCorrupt) else NotChecked(str(error))
     except DatabaseError as error:
@@ -237,7 +241,10 @@ def _as_logd_error(error: Exception) -> LogdError:
 def _follow(
     pipe: Pipe, path: Path, key: bytes, immutable: bool, file: Path, file_key: bytes
 ) -> object:
-    """Does what the parent says; returns the result. Raises EOFError if it says no more."""
+    """Begins transactions until the parent sends a range; checks it and returns the result.
+
+    Raises EOFError if the parent closes the pipe.
+    """
     with (
         closing(connect(path, key, read_only=True, immutable=immutable)) as connection,
         attached(connection, file, file_key),
@@ -251,7 +258,7 @@ def _follow(
             part = pipe.recv()
         answer = _check(connection, part, pipe)
         connection.execute("COMMIT")
-    return answer  # once the file is complete and closed
+    return answer  # the result is returned once the file of tables is complete and closed
 
 
 def _check(

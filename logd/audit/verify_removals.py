@@ -1,4 +1,4 @@
-"""Checks the trail's records of events that were removed or redacted, for `verify`."""
+"""Checks the trail's records of events that were removed or redacted, for `logd verify`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from logd.storage.tree_head import has_tree
 from logd_wire.schema import INTERNAL_TYPES, Malformed
 from logd_wire.wire import unpack_props
 
-# Removals that are checked at a time: the rows of all of them are read in one pass.
+# The removals that are checked at a time, since the rows of all of them are read in one pass.
 REMOVALS_PER_READ = 5000
 
 
@@ -33,7 +33,7 @@ class Restored:
     blocks: list[tuple[int, int, bytes]]
 
     def root(self) -> bytes | None:
-        """Returns the root of the batch's tree; None if they are not all of its events."""
+        """Returns the root of the batch's tree; None if `blocks` does not cover all events."""
         tree = merkle.Growing()
         if len(self.blocks) == self.events and not any(level for _, level, _ in self.blocks):
             return merkle.root([digest for _place, _level, digest in sorted(self.blocks)])
@@ -44,7 +44,7 @@ class Restored:
         return tree.root() if tree.size == self.events else None
 
     def combined(self) -> bytes | None:
-        """Returns the one hash over them that a chained batch has; None as `root`."""
+        """Returns the one hash over the events of a chained batch; None if one is missing."""
         blocks = sorted(self.blocks)
         if [block[:2] for block in blocks] != [(place, 0) for place in range(self.events)]:
             return None
@@ -52,7 +52,7 @@ class Restored:
 
 
 class Removed:
-    """What is recorded about removed and redacted events from `first_event` on, batch by batch."""
+    """Reads the records of removed and redacted events from `first_event` on, batch by batch."""
 
     def __init__(self, connection: Connection, verdict: Verdict, first_event: int) -> None:
         self._verdict = verdict
@@ -78,7 +78,7 @@ class Removed:
             )
 
     def restore(self, batch: BatchRow, present: Mapping[int, bytes]) -> Restored:
-        """Returns the hashes that the batch was stored with, given those of the events present."""
+        """Returns the hashes that the batch was stored with, given leaves of the events present."""
         first, end = batch.first_event, batch.first_event + batch.events
         if not self._recorded:
             blocks = [(event_id - first, 0, leaf) for event_id, leaf in present.items()]
@@ -91,7 +91,7 @@ class Removed:
             )
         redacted: dict[int, bytes] = {}
         for event_id, _removal, leaf in self._redacted.below(end):
-            redacted[event_id] = leaf  # the latest counts
+            redacted[event_id] = leaf  # the latest of several redactions counts
         for event_id, leaf in redacted.items():
             if event_id in present and present[event_id] != leaf:
                 self._verdict.add_finding(
@@ -116,14 +116,15 @@ class Removed:
             run_first, run_last, _removal = runs.row
             gone.update(range(max(first, run_first), min(end - 1, run_last) + 1))
             if run_last >= end:
-                break  # the rest of it is in the next batch
+                break  # the rest of the run is in the next batch
             runs.advance()
         return gone
 
 
 def check_removals(connection: Connection, verdict: Verdict, after: int, upto: int) -> None:
-    """Checks each removal after `after` up to `upto` against its rows, and against the event that
-    records it. Raises DatabaseError.
+    """Checks the removals after `after` up to `upto`, each against its rows and its internal event.
+
+    Raises DatabaseError.
     """
     if schema_version(connection) < 3:
         return
@@ -152,7 +153,7 @@ def _check_removals(
             unknown.add(removal)
         return hashes.get(removal) or batch_hash.Removal()
 
-    # Invalid rows are reported with their batch.
+    # Invalid rows are skipped here, and are reported with their batch.
     for row in connection.execute(
         "SELECT first, last, removal FROM removed WHERE removal > ? AND removal <= ?"
         " ORDER BY first",
@@ -173,7 +174,8 @@ def _check_removals(
         if not check_row(row, row_checks.REMOVAL, f"removal {removal}", verdict):
             continue
         verdict.removed += hashed.events + gone
-        # Once a part of it is known by numbers only, those are compared.
+        # Once a part of a removal is kept only as numbers,
+        # its hash cannot be computed, and the numbers are compared.
         known = not gone and not redacted
         if hashed.events + gone != events or (known and hashed.hash(removal, kind) != stored):
             verdict.add_finding(f"removal {removal}: what it took out was changed")
@@ -192,7 +194,7 @@ def _check_removals(
 
 
 def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int) -> None:
-    """Whether all removed events, and leaves of them, have ids from 1 to before `end`."""
+    """Reports removed events, and leaves of them, whose id is not from 1 to before `end`."""
     if schema_version(connection) < 3:
         return
     row = connection.execute(
@@ -208,7 +210,7 @@ def check_removed_in_batches(connection: Connection, verdict: Verdict, end: int)
 
 
 def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -> None:
-    """Whether all batches without a row were collapsed, and the trail records each collapse."""
+    """Reports missing batches that were not collapsed, and collapses that no event records."""
     batches = events = 0
     latest: Any = None
     ranges = set[tuple[int, int]]()
@@ -256,7 +258,7 @@ def _check_root(connection: Connection, verdict: Verdict, collapse: int, event_i
 
 
 def _first_missing(connection: Connection, collapsed: Iterable[tuple[int, int]]) -> str:
-    """Names the first batches without a row that are in no range of collapsed ones."""
+    """Names the first batches without a row that are in no range of collapsed batches."""
     ranges, covered = iter(sorted(collapsed)), 0
     following = next(ranges, None)
     for first, last in connection.execute(
@@ -273,7 +275,7 @@ def _first_missing(connection: Connection, collapsed: Iterable[tuple[int, int]])
 
 
 def _is_recorded(connection: Connection, event_id: int, expected: Mapping[str, object]) -> bool:
-    """Whether that event is internal and has all of these properties."""
+    """Whether the event is internal and has all of the expected properties."""
     props = _internal_props(connection, event_id)
     return all(
         type(props.get(key)) is type(value) and props.get(key) == value

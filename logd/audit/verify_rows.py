@@ -20,11 +20,11 @@ FINDINGS_MAX = 100
 
 @dataclass
 class Verdict:
-    """What was verified, and everything found wrong; the trail is whole if nothing was."""
+    """The result of a verification: what was verified, and everything that was found wrong."""
 
     batches: int = 0
     events: int = 0
-    removed: int = 0  # events that were removed, as the trail records
+    removed: int = 0  # the number of removed events that the trail records
     head: str = ""
     findings: list[str] = field(default_factory=list)
 
@@ -57,8 +57,9 @@ class BatchRow:
 def batches(
     connection: Connection, verdict: Verdict, after: int = 0, upto: int = INT64_MAX
 ) -> Iterator[tuple[int, BatchRow | None]]:
-    """Yields the batches after `after` up to `upto` by number; None for an invalid row, of which
-    nothing can be computed.
+    """Yields the batches after `after` up to `upto`, each with its number.
+
+    Yields None for an invalid row, from which nothing can be computed.
     """
     last = after
     while True:
@@ -78,7 +79,7 @@ def batches(
 def check_row(
     row: Sequence[object], checks: Mapping[str, row_checks.Check], what: str, verdict: Verdict
 ) -> bool:
-    """Whether each column has a valid type and length; reports the first that does not."""
+    """Whether each column has a valid type and length; reports the first column that does not."""
     problem = row_checks.problem(row, checks)
     if problem is not None:
         verdict.add_finding(f"{what} was changed: {problem}")
@@ -86,10 +87,10 @@ def check_row(
 
 
 class RowCursor:
-    """Rows from event `first` on, ordered by event id, their first column, read in step with the
-    batches.
+    """The rows about the events from `first` on, read in step with the batches.
 
-    Invalid rows are reported and skipped.
+    The first column is the event's id, which orders the rows. Invalid rows are reported and
+    skipped.
     """
 
     def __init__(

@@ -11,10 +11,10 @@ from logd.storage.database import Connection
 from logd_wire.schema import INT64_MAX
 
 PRODUCERS_IN_MEMORY = 20_000
-# Producers whose sequences are read once more, to count those that are stored twice.
+# The most producers whose sequences are read once more, to count those that are stored twice.
 SUSPECTS_MAX = 20
 STRAYS_READ_MAX = 1000
-# Of the bitmap of sequences for one of them.
+# The largest bitmap of the sequences of one such producer.
 BITMAP_BYTES_MAX = 16 * 1024 * 1024
 
 _ADD = (
@@ -25,13 +25,13 @@ _ADD = (
 
 @dataclass
 class Disorder:
-    """Events that do not follow the one before of their producer, and whose they are."""
+    """The number of events that do not follow their producer's previous one, and the producers."""
 
     events: int = 0
     suspects: set[int] = field(default_factory=set)
 
     def suspect(self, producer: int) -> None:
-        """Marks a producer, some of whose sequences may be stored twice."""
+        """Marks a producer as one of whose sequences some may be stored twice."""
         if len(self.suspects) < SUSPECTS_MAX:
             self.suspects.add(producer)
 
@@ -42,11 +42,11 @@ class Sequences:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.disorder = Disorder()
-        # producer: [first, last, low, high] of events not yet in the table
+        # For each producer, [first, last, low, high] of the events that are not in the table yet.
         self._window: dict[int, list[int]] = {}
 
     def add(self, producer: int, sequence: int) -> None:
-        """Adds an event, in the order of storing."""
+        """Adds one event; events come in the order in which they were stored."""
         row = self._window.get(producer)
         if row is None:
             if len(self._window) >= PRODUCERS_IN_MEMORY:
@@ -61,12 +61,12 @@ class Sequences:
         row[1], row[2] = sequence, min(row[2], sequence)
 
     def flush(self) -> None:
-        """Moves what was added to the table."""
+        """Moves the sequences in memory to the table."""
         self._join((producer, *row) for producer, row in self._window.items())
         self._window = {}
 
     def merge(self, source: str, disorder: Disorder) -> None:
-        """Adds what another connection has collected in the schema `source`, over later events."""
+        """Adds the sequences of later events, which another connection collected in `source`."""
         self.disorder.events += disorder.events
         for producer in disorder.suspects:
             self.disorder.suspect(producer)
@@ -83,8 +83,10 @@ class Sequences:
             self._connection.execute(_ADD, row)
 
     def check(self, verdict: Verdict, first: int, end: int) -> None:
-        """Reports what is wrong, given that the batches contain the events from `first` to before
-        `end`; the others are added first.
+        """Reports sequences that are stored twice, out of order, or past a watermark.
+
+        The batches contain the events from `first` to before `end`; other stored events are added
+        before the check.
         """
         query = self._connection.execute
         self.flush()

@@ -20,7 +20,7 @@ LEVELS = range(TILE_LEVEL, 64, TILE_LEVEL)
 
 
 class TreeCheck:
-    """Checks the tree of one trail. Findings go to `verdict`."""
+    """Checks the tree of one trail; adds findings to `verdict`."""
 
     def __init__(self, connection: Connection, verdict: Verdict) -> None:
         self._connection, self._verdict = connection, verdict
@@ -28,7 +28,7 @@ class TreeCheck:
         self._size = self._tree.size()
 
     def check(self, ranges: Iterable[BatchRange]) -> None:
-        """Checks the tiles that have batches of these ranges, and all above them."""
+        """Checks the tiles that contain batches of the ranges, and all levels above the tiles."""
         done = 0
         for part in sorted(ranges, key=lambda part: part.after):
             first = max(done, part.after >> TILE_LEVEL)
@@ -66,7 +66,7 @@ class TreeCheck:
         stored = row and row[0]
         pieces = list(self._tree.pieces(first, end))
         if not pieces and stored is not None:
-            return  # collapsed as a whole: the levels above cover it
+            return  # all of the tile is collapsed, and the levels above cover it
         block = merkle.Growing()
         for leaf, level, digest in pieces:
             place = leaf - first
@@ -85,7 +85,7 @@ class TreeCheck:
             self._compare(TILE_LEVEL, tile, stored, block.root())
 
     def _check_level(self, level: int) -> None:
-        """Checks how many nodes a level has, and that they follow from those of the level below."""
+        """Checks the number of nodes on a level, and that they follow from the level below."""
         complete = self._size >> level
         query = self._connection.execute
         rows, low, high = query(
@@ -117,7 +117,7 @@ class TreeCheck:
             self._compare(level, position, stored, digest)
 
     def _check_chained(self) -> None:
-        """Checks up to where the chain is said to reach, by the batches next to its end."""
+        """Checks the stored end of the former chain against the batches next to that end."""
         query, chained = self._connection.execute, read_chained(self._connection)
         before, low = query(
             "SELECT id, first_event + events - 1 FROM batch WHERE id BETWEEN 1 AND ?"
@@ -128,12 +128,13 @@ class TreeCheck:
             "SELECT id, first_event - 1 FROM batch WHERE id > ? ORDER BY id LIMIT 1",
             (chained.batches,),
         ).fetchone() or (None, low)
-        # Rows of batches next to it may be gone, with their events: then it is between the others.
+        # Rows of batches beside the end may be gone, with their events:
+        # then the end is somewhere in the gap.
         if before == chained.batches:
             high = low
         elif after == chained.batches + 1:
             low = high
-        numbers = type(low) is type(high) is int  # other batches are reported as changed
+        numbers = type(low) is type(high) is int  # any other difference shows as changed batches
         if chained.batches > self._size or (numbers and not low <= chained.events <= high):
             self._verdict.add_finding(
                 f"the record that the former hash chain reaches up to batch {chained.batches} and"

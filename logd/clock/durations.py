@@ -20,10 +20,10 @@ UNITS_NS = {
     }.items()
 }
 YEARS_MAX = 200
-MAX_NS = YEARS_MAX * UNITS_NS["y"]  # fits into a 64-bit number of nanoseconds
+MAX_NS = YEARS_MAX * UNITS_NS["y"]  # the most nanoseconds, which fit into 64 bits
 UNITS = "s(econds), m(inutes), h(ours), d(ays), w(eeks) or y(ears of 365 days)"
 
-# ASCII only: int() takes any script's digits.
+# ASCII digits only, since int() also accepts those of other scripts.
 _DURATION = re.compile(r"([0-9]+)([A-Za-z]+)\Z")
 _DIGITS_MAX = 18
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from logd.clock.readings import DAY_NS
 
 LATE_MAX_NS = 7 * DAY_NS
-# A client's clock may be that far ahead of the daemon's before both times are displayed.
+# How far a client's clock may be ahead of the daemon's before both times are displayed.
 AHEAD_MAX_NS = DAY_NS
 
-# Values of `past`: which events of a block are past their time.
+# Results of `past`: how many events of a block are older than a given time.
 ALL, SOME, NONE = "all", "some", "none"
 
 

@@ -22,18 +22,18 @@ DAY_NS = 24 * HOUR_NS
 STEP_MAX_NS = 7 * DAY_NS
 # How far behind the last reading a clock may be: a correction, or a hardware clock in local time.
 BACK_MAX_NS = DAY_NS
-# Synchronisation does not move a running clock that far; setting it does.
+# A clock that moves this far in one boot was set: synchronisation moves it less.
 JUMP_MIN_NS = HOUR_NS // 6
-# How long after a boot to wait for a clock that used to be synchronised. Bounded, because the
-# machine may never be synchronised again.
+# How long after a boot to wait for the clock to be synchronised, if it was before the boot.
+# Bounded, because the machine may never be synchronised again.
 SYNCHRONISED_AFTER_NS = HOUR_NS
-# 2025-01-01. This program is younger, so an earlier reading is wrong whatever the trail says.
+# The time of 2025-01-01. This program is younger, so an earlier reading is wrong.
 EARLIEST_NS = 1_735_689_600 * SECOND_NS
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The clocks at one moment. `synchronised` is None if that cannot be read."""
+    """A reading of the clocks at one moment. `synchronised` is None if that cannot be read."""
 
     wall_ns: int
     boot_id: str
@@ -61,7 +61,7 @@ def implausible(seen: Reading | None, now: Reading) -> str | None:
     if seen is None:
         return None
     last = f"the last time that the trail has seen, {_when(seen.wall_ns)}"
-    # After another boot it may be another machine: the boot time does not help.
+    # Boot time is compared within one boot only: after another boot it may be another machine.
     base_ns = earliest_now_ns(seen, now) if seen.boot_id == now.boot_id else seen.wall_ns
     if now.wall_ns > base_ns + STEP_MAX_NS:
         return f"{says}, {_span(now.wall_ns - base_ns)} ahead of {last}"
@@ -78,9 +78,9 @@ def implausible(seen: Reading | None, now: Reading) -> str | None:
 
 
 def stamp_ns(seen: Reading | None, now: Reading) -> int:
-    """Returns the time to record: the wall clock's, or the earliest possible if that is far later.
+    """Returns the time to record: that of the wall clock, or the earliest possible if far later.
 
-    An event recorded with a time long past would be pruned too early.
+    An event recorded with a time that is much too early would be pruned too early.
     """
     if seen is None or now.wall_ns >= seen.wall_ns - STEP_MAX_NS:
         return now.wall_ns

@@ -13,16 +13,16 @@ from logd.clock import durations
 from logd_wire.schema import INT64_MAX
 
 EXPECTED = "2026-03-01, 2026-03-01T12:00:00, 90m, 12h or 7d (ago), or seconds since 1970"
-# Between these dates no number can be read in two units: the later is 6.5 times the earlier.
+# Between these dates a number is plausible in one unit only: the later is 6.5 times the earlier.
 PLAUSIBLE_FIRST_YEAR, PLAUSIBLE_END_YEAR = 1990, 2100
 UNITS_NS = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS_MAX = 30
-_DATE_DIGITS = 8  # 20260301
+_DATE_DIGITS = 8  # a date without separators, as in 20260301
 _DIGITS = re.compile(r"[0-9]+\Z")
 _AGO = re.compile(r"[0-9]+[a-z]+\Z")
-# The digits of a second past those that datetime keeps.
+# The digits of a second beyond microseconds, which datetime does not keep.
 _PAST_MICROSECONDS = re.compile(r"[.,][0-9]{6}([0-9]{1,3})(?![0-9])")
 
 
@@ -84,7 +84,7 @@ def _count(digits: str) -> int:
 
 
 def shown(time_ns: int) -> str:
-    """Returns a time to the second, for messages."""
+    """Formats a time to the second, for messages."""
     try:
         moment = _EPOCH + timedelta(seconds=time_ns // 10**9)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""One module per command of `logd`. A command reads its options, calls a room, and prints.
+"""One module per command of `logd`. A command reads its options, calls another package, prints.
 
 Commands decide nothing themselves. `logd.cli` lists them.
 """

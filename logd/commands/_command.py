@@ -29,15 +29,17 @@ class Command(click.Command):
         self.exits = sorted({*exits, *ANY_COMMAND_EXITS})
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Called by click. An exit code is the answer of most commands, whoever reads their text;
-        one that only prints ends once its reader has left.
+        """Runs the command; click calls it.
+
+        For most commands the exit code is the answer, whoever reads their text, so they continue
+        when the reader of stdout has left. A command that only prints ends then.
         """
         if not self.ends_with_reader:
             continue_without_reader()
         return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Called by click: writes what follows the options."""
+        """Writes the examples and exit codes below the options. Called by click."""
         if self.examples:
             with formatter.section("Examples"):
                 for line, purpose in self.examples:
@@ -49,28 +51,28 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group that lists commands by section, and imports a command's module only when used.
+    """A group of commands in sections, which imports a command's module only when it is used.
 
-    Importing all of them takes as long as starting the daemon.
+    Importing all modules takes as long as starting the daemon.
     """
 
     sections: Mapping[str, Sequence[str]] = {}
 
     def load_command(self, name: str) -> click.Command:
-        """Imports the command of that name. Raises ModuleNotFoundError."""
+        """Imports the command with the given name. Raises ModuleNotFoundError."""
         command: click.Command = getattr(import_module(f"logd.commands.{name}"), name)
         return command
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
-        """Called by click: every name, by section."""
+        """Returns the names of all commands, section by section. Called by click."""
         return [name for names in self.sections.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Called by click."""
+        """Returns the command with the given name, or None. Called by click."""
         return self.load_command(cmd_name) if cmd_name in self.list_commands(ctx) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Called by click."""
+        """Writes the list of commands under the headings of their sections. Called by click."""
         width = max(len(name) for name in self.list_commands(ctx))
         for title, names in self.sections.items():
             with formatter.section(title):

@@ -28,21 +28,24 @@ from logd_wire.schema import check_stored_user
 
 DEFAULT_CONFIG = "/etc/logd/logd.toml"
 
-# Exit codes of commands that read the database, besides that of a wrong command line.
+# Exit codes of commands that read the database, without that of a wrong command line.
 READ_EXITS = (EXIT_OK, EXIT_DAMAGED, EXIT_CANNOT_CREATE, EXIT_TEMPORARY, EXIT_KEY, EXIT_CONFIG)
-# that write to it,
+# Exit codes of commands that write to the database.
 JOB_EXITS = (*READ_EXITS, EXIT_INPUT_OUTPUT)
-# and that copy or replace it.
+# Exit codes of commands that copy or replace the database.
 COPY_EXITS = (*JOB_EXITS, EXIT_NOT_WHOLE)
 
-# Larger than any limit, page or number of files, and small enough for SQLite's integers.
+# The limit is larger than any number of events, rows or files, and fits SQLite's integers.
 COUNT_MAX = 10**12
 _SHOWN_CHARS_MAX = 60
 _COUNT = re.compile(r"-?[0-9]{1,30}\Z")
 
 
 class Nanoseconds(click.ParamType[int]):
-    """A time or duration; the ValueError of `parse` ends the message, after `between`."""
+    """The type of an option that is a time or a duration, converted by `parse`.
+
+    The message of an error is the value, `between`, and the text of the ValueError.
+    """
 
     def __init__(self, name: str, parse: Callable[[str], int], between: str) -> None:
         self.name, self._parse, self._between = name, parse, between
@@ -63,7 +66,7 @@ DURATION = Nanoseconds("duration", durations.parse, ": ")
 
 
 class Count(click.IntRange):
-    """A whole number in ASCII digits, from `min` to `max`."""
+    """The type of an option that is a whole number in ASCII digits, from `min` to `max`."""
 
     name = "count"
 
@@ -107,8 +110,10 @@ class Text(click.ParamType[str]):
 
 
 class InputFile(click.File):
-    """A file that is opened for reading; - is standard input. One that this user may not read is
-    reported as for every other file: by its exit code, and with the group to join.
+    """The type of an argument that names a file to read; - is standard input.
+
+    A file that this user may not read is reported like any other file: by the exit code, and with
+    the group to join.
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -121,7 +126,10 @@ class InputFile(click.File):
 
 
 class FilePath(click.ParamType[Path | None]):
-    """A file or directory that a user names; with `dash`, - is standard output, and None."""
+    """The type of an argument that names a file or directory; with `dash`, - gives None.
+
+    None stands for standard input or output.
+    """
 
     name = "path"
 
@@ -156,8 +164,9 @@ class FilePath(click.ParamType[Path | None]):
         try:
             Path(text).lstat()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            pass  # the command says what that means for it
-        except OSError as error:  # too long, a circle of links
+            pass  # the command itself reports a file that it cannot open
+        # An invalid path, such as a name that is too long, or a loop of links.
+        except OSError as error:
             self.fail(f"{_shown(text)}: {error.strerror}.", param, context)
         return Path(text)
 
@@ -223,16 +232,19 @@ escaped_option = click.option(
 
 
 def person_id(user: str, *, escaped: bool) -> str:
-    """Returns the user id that an argument names. Raises BadParameter."""
+    """Returns the id of the user that an argument names. Raises BadParameter."""
     try:
         text = _pairs_joined(_ESCAPE.sub(_escaped_char, user)) if escaped else user
         return check_stored_user(text) or ""
-    except ValueError as error:  # Malformed is one
+    except ValueError as error:  # the errors include Malformed, which is a ValueError
         raise click.BadParameter(str(error), param_hint="USER") from error
 
 
 def _pairs_joined(text: str) -> str:
-    """JSON, and a locale without the character, have two escapes for one beyond U+FFFF."""
+    """Joins two escapes that stand for one character beyond U+FFFF.
+
+    JSON writes such a character as two escapes, and so does a locale that lacks it.
+    """
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError as error:
@@ -242,7 +254,7 @@ def _pairs_joined(text: str) -> str:
 
 
 def spelling_note(user: str, events: int) -> str:
-    """A line about another spelling of the same id."""
+    """Returns a line for people about another spelling of the same id."""
     exact = user.encode("unicode_escape").decode()
     return f"the same id in another spelling is included: '{exact}' ({events:,} events)"
 

@@ -29,8 +29,10 @@ def fail(message: str, exit_code: int) -> NoReturn:
 
 
 def print_traceback(error: Exception) -> None:
-    """Prints where an internal error comes from, where it is looked for: at the lowest level in the
-    journal, elsewhere only with LOGD_TRACEBACK in the environment.
+    """Prints the traceback of an internal error, if it was asked for or goes to the journal.
+
+    In the journal the traceback is at the lowest level; elsewhere it is printed if LOGD_TRACEBACK
+    is set in the environment.
     """
     journal = log_format.reads_stderr()
     if journal or os.environ.get("LOGD_TRACEBACK"):
@@ -39,13 +41,13 @@ def print_traceback(error: Exception) -> None:
 
 
 def print_line(line: str) -> None:
-    """Prints a line of data unchanged: click.echo would remove what looks like colour codes."""
+    """Prints a line of data unchanged; click.echo would remove what looks like colour codes."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def print_note(message: str) -> None:
-    """Prints a line for people on stderr, apart from the data; a warning in the journal."""
+    """Prints a note for people on stderr; in the journal it is a warning."""
     _print_warning(message, journal=log_format.reads_stderr())
 
 
@@ -71,7 +73,7 @@ def progress_bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def job_progress(label: str) -> Iterator[Callable[[Job], None]]:
-    """Shows a progress bar for a job, and prints once each reason why the job has to wait."""
+    """Shows a job's progress bar, and prints each reason why the job has to wait once."""
     position = 0
     printed: set[str] = set()
     with progress_bar(label, _JOB_STEPS) as advance:

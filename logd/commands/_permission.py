@@ -1,4 +1,4 @@
-"""Finds who may access a file that a command was refused, by the file's owner, group and mode."""
+"""Finds who may access a file that a command could not open, by its owner, group and mode."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def refused_path(error: BaseException) -> Path | None:
 
 
 def no_permission(path: Path) -> NoPermission:
-    """Returns the error for a refused file, with the group to join or the user to be."""
+    """Returns the error for a denied file, with the group to join or the user to become."""
     return NoPermission(path, f"{path}: no permission. {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:
-    """Returns the remedy: the group to join, else the user to be."""
+    """Returns what to do about a denied file: the group to join, or the user to become."""
     place = _obstacle(path.absolute())
     try:
         status = place.stat()

@@ -1,4 +1,4 @@
-"""Options that name a person: by argument or file, of all applications or of one."""
+"""Options that name a person: in an argument or a file, of all applications or of one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from logd_wire.schema import USER_BYTES_MAX
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# An escape takes up to ten characters for one; an end of line, and a byte order mark.
+# An escape takes up to ten characters for one byte of the user id;
+# a line end and a byte order mark take five.
 _FILE_BYTES_MAX = 10 * USER_BYTES_MAX + 5
 
 _OPTIONS = (

@@ -15,7 +15,7 @@ _TEXT = Text()
 
 
 class Property(click.ParamType[tuple[str, str]]):
-    """A property and its value, as KEY=VALUE."""
+    """The type of an option that is a property and its value, as KEY=VALUE."""
 
     name = "key=value"
 

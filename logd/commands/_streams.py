@@ -28,13 +28,14 @@ _WITHOUT_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Stream(io.FileIO):
-    """Writes to a descriptor that it does not close; waits where that is non-blocking."""
+    """Writes to a descriptor that it does not close; waits if that is non-blocking and full."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, "w", closefd=False)
 
     def write(self, data: ReadableBuffer, /) -> int:
-        while (written := super().write(data)) is None:  # EAGAIN
+        # Write() returns None for EAGAIN: the stream is full.
+        while (written := super().write(data)) is None:
             select.select([], [self], [])
         return written
 
@@ -72,8 +73,10 @@ class _Stderr(_Stream):
 
 
 class _TerminalText(io.TextIOWrapper):
-    """Escapes what would control a terminal, whatever a command prints: names of files, findings,
-    what others have stored. Commands print no codes of their own there.
+    """Escapes control characters in everything that a command prints to a terminal.
+
+    Names of files, findings and stored texts may hold them. Commands print no terminal codes
+    themselves.
     """
 
     def write(self, text: str, /) -> int:
@@ -82,12 +85,13 @@ class _TerminalText(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Replaces the process's standard streams, unless a caller already has."""
+    """Replaces the process's standard streams, unless a caller has replaced them."""
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            # Otherwise the next opened file would get this number. Read-only, so that writes fail.
+            # A closed stream's number would go to the next file opened:
+            # take it, read-only so that writes fail.
             os.open(os.devnull, os.O_RDONLY)
     codecs.register_error(_ESCAPES, _escape)
     if sys.stdin is None:
@@ -101,7 +105,7 @@ def prepare() -> None:
 
 
 def continue_without_reader() -> None:
-    """Lets the command end with its own exit code though the reader of stdout has left."""
+    """Lets the command end with its own exit code even if the reader of stdout has left."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Stdout):
         raw.ends_with_reader = False
@@ -115,7 +119,7 @@ def _text(
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Writes characters that an encoding lacks as JSON does, so that JSON lines stay valid."""
+    """Escapes characters that an encoding lacks in JSON's form, so that JSON lines stay valid."""
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
     pairs = (units[at : at + 2] for at in range(0, len(units), 2))

@@ -59,7 +59,7 @@ def checkpoint(config: Config, size: int | None, is_public_key: bool) -> None:
         print_line(signed_head.public_key(config))
         return
     note = signed_head.signed_head(config, size)
-    # Bytes: in no locale may a character be replaced, since the text is signed.
+    # The text is written as bytes: it is signed, so no locale may replace a character.
     sys.stdout.flush()
     sys.stdout.buffer.write(note.encode())
     sys.stdout.buffer.flush()

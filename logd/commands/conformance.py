@@ -114,4 +114,4 @@ def conformance(
 
 
 def _ignore(_step: str) -> None:
-    """Ignores the progress within a case, if stderr is not a terminal."""
+    """Ignores the progress within a case; used if stderr is not a terminal."""

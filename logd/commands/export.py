@@ -103,7 +103,7 @@ def export(
         complete = True
     finally:
         connection.close()
-        # An incomplete file is removed; part of an export to stdout is a copy.
+        # An incomplete file has been removed, but a part written to stdout exists as a copy.
         kept = complete or (output is None and work.events > 0)
         record.end(complete=complete, kept=kept, notify=print_note)
     click.echo(f"exported {work.events:,} events to {output or STANDARD_OUTPUT}", err=True)

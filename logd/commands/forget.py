@@ -29,7 +29,7 @@ from logd.storage.copy_registry import Copy
 from logd.storage.mentions import PersonKeys
 from logd.storage.senders import Person
 
-# What no command of logd can erase; printed each time.
+# What no command of logd can erase. It is printed after each `logd forget`.
 NOT_REACHED = (
     "outboxes in memory: a running process keeps its last events until it overwrites them",
     "copies that were not made by `logd backup` or `logd export`",

@@ -28,7 +28,7 @@ def metrics(config: Config) -> None:
     running daemon (logd_up is 0 then). To serve the metrics, set `metrics` in logd.toml to the path
     of a socket or to an address such as 127.0.0.1:9464.
     """
-    # Imported here: it takes 0.1 s, which no other command needs.
+    # The module is imported here, since that takes 0.1 s and no other command needs it.
     from logd.status.metrics import metrics_text
 
     sys.stdout.write(metrics_text(config))

@@ -53,7 +53,8 @@ def query(config: Config, selection: Selection, limit: int | None, form: str) ->
     To copy many events into a file, use `logd export`. Queries are not recorded in the trail.
     """
     if form == render.SPREADSHEET and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # as its byte order mark promises, in any locale
+        # The output is UTF-8 in any locale, as the byte order mark at its beginning announces.
+        sys.stdout.reconfigure(encoding="utf-8")
     with closing(opening.open_for_events(config)) as connection:
         rows = chosen_events(connection, selection, limit)
         for line in render.line_format(form, sys.stdout)(rows):

@@ -1,4 +1,4 @@
-"""Reads logd.toml with bounded work: on a reload, any kind of file may have that name."""
+"""Reads logd.toml with bounded work, since on a reload the name may lead to any kind of file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FILE_BYTES_MAX = 256 * 1024
 
 def read_text(file: Path) -> str:
     """Returns the text of a regular file. Raises OSError, or ValueError with the reason."""
-    # O_NONBLOCK: does not wait for the writer of a FIFO.
+    # O_NONBLOCK, so that opening a FIFO does not wait for its writer.
     fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -10,7 +10,7 @@ from logd_wire.schema import INTERNAL_TYPES, REPORT_READ, Malformed, check_event
 
 
 def check_type(event_type: str) -> None:
-    """Raises ValueError if it is not an event type, or one that is always kept."""
+    """Raises ValueError if the text is not an event type, or is a type that is always kept."""
     if event_type in INTERNAL_TYPES:
         raise ValueError("records what was done to the trail, and is kept for ever")
     try:
@@ -30,7 +30,7 @@ def parse_period(value: object) -> int:
 
 
 def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns for each type the time before which its events are past their period.
+    """Returns the time for each type before which its events are past their period.
 
     The other types of requests follow `page_view` unless they have a period: earlier clients
     stored them as page views, and who chose a period for those chose it for these.

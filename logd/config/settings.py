@@ -22,9 +22,9 @@ from logd_wire.rendezvous import default_directory_in_use
 SIGNING_KEY_NAME = "logd-signing.key"
 _PATHS = ("database", "key_file", "socket", "query_socket", "backup_directory")
 
-# The memory that the parts of the daemon need at most, in bytes; tests/faults/test_memory.py
-# compares the sum with the kernel's count. An event in a batch needs Python objects, a row, a hash
-# and roll-ups, whatever its size; its bytes exist as read, as kept and as bound to a statement.
+# The most memory that the parts of the daemon need, in bytes; tests/faults/test_memory.py compares
+# the sum with the kernel's count. Any event in a batch needs Python objects, a row, a hash and
+# roll-ups; its bytes are kept three times: as read, in the batch, and bound to a statement.
 PROGRAM_BYTES = 44 * MIB
 EVENT_BYTES = 1536
 EVENT_COPIES = 3
@@ -70,18 +70,19 @@ class Config:
     anchor_interval_s: int = DEFAULTS["anchor_interval_s"]
     anchor_file: Path | None = DEFAULTS["anchor_file"]
     person_keys: tuple[str, ...] = DEFAULTS["person_keys"]
-    apps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # user ids by name
+    # User ids, by the name of the application.
+    apps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     former_trails: tuple[str, ...] = DEFAULTS["former_trails"]
-    retention: Mapping[str, int] = field(default_factory=dict)  # by type, in nanoseconds
+    retention: Mapping[str, int] = field(default_factory=dict)  # periods in ns, by event type
 
     @property
     def lock_file(self) -> Path:
-        """The private file that a running daemon of this instance holds locked."""
+        """The lock file, which a running daemon of this instance holds locked."""
         return self.database.with_name(self.database.name + ".lock")
 
     @property
     def rekeyed_file(self) -> Path:
-        """The complete database under its next key, while a change of the key is in progress."""
+        """The complete copy of the database under a new key, while `logd rekey` runs."""
         return self.database.with_name(self.database.name + ".rekeyed")
 
 
@@ -106,12 +107,15 @@ def load(path: str | os.PathLike[str]) -> Config:
 
 
 def parse(text: str, file: Path) -> Config:
-    """Checks the text of a configuration that is, or will be, in `file`. Raises ConfigError."""
+    """Checks the text of a configuration, given the `file` that it is or will be in.
+
+    Raises ConfigError.
+    """
     try:
         table = tomllib.loads(text)
     except RecursionError as error:
         raise ConfigError(f"{file}: not valid TOML: nested too deep") from error
-    except ValueError as error:  # also of a number with thousands of digits
+    except ValueError as error:  # invalid TOML, or a number with thousands of digits
         raise ConfigError(f"{file}: not valid TOML: {shortened(str(error))}") from error
     values: dict[str, Any] = {}
     for name, value in table.items():
@@ -152,7 +156,7 @@ def parse(text: str, file: Path) -> Config:
 
 
 def _check_names_of_apps(apps: Mapping[str, Any]) -> None:
-    """A setting below a table's header would otherwise be taken for an application."""
+    """Refuses a setting's name as an application: it was written below the table by mistake."""
     for name in apps:
         if name in SETTINGS:
             raise EntryError(name, f"apps: {shown(name)} is the name of a setting")
@@ -204,12 +208,12 @@ def _check_memory(config: Config) -> None:
 def _check_use(config: Config, text: str, name: str) -> None:
     """Raises ConfigError if the setting names a file that has another use.
 
-    Anchors would be appended to it; and the key that signs must be another than the database's.
+    Anchors would be appended to such a file; and the key that signs must not be the database's key.
     """
     path, database = getattr(config, name), config.database
     used = ("path", "key_file", "signing_key_file", "socket", "query_socket", "metrics")
     others = {getattr(config, other) for other in (*used, "anchor_file") if other != name}
-    # The database's own files begin with its name.
+    # The database's files (WAL, copies) have names that begin with its own.
     beside = path and path.parent == database.parent and path.name.startswith(database.name)
     if path is not None and (path in others or beside):
         where = f"{config.path}, line {_line_of(text, name)}"
@@ -217,7 +221,7 @@ def _check_use(config: Config, text: str, name: str) -> None:
 
 
 def _line_of(text: str, name: str) -> int | str:
-    # tomllib reports no positions. A top-level name is at the start of its line.
+    # tomllib reports no positions, so look for the name at the start of a line.
     pattern = re.compile(rf"""\s*\[*["']?{re.escape(name)}["']?\s*[].=]""")
     for number, line in enumerate(text.splitlines(), start=1):
         if pattern.match(line):
@@ -226,7 +230,7 @@ def _line_of(text: str, name: str) -> int | str:
 
 
 def _line_in_table(text: str, table: str, key: str) -> int | str:
-    """Returns the line of a key below its table's header, of its dotted form, or of the table."""
+    """Returns the number of the line with a table's key, or else of the table's header."""
     lines = text.splitlines()
     head = re.compile(rf"\s*\[\s*{table}\s*\]")
     start = next((number for number, line in enumerate(lines) if head.match(line)), None)

@@ -22,7 +22,7 @@ _TEXT_CHARS = 98
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting. A `default` of None means off, or derived; `example` is shown for it instead."""
+    """A setting. If its `default` is None, it is off or derived, and `example` is shown instead."""
 
     name: str
     default: Any
@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def expected(self) -> str:
-        """Returns the accepted values, in the words of the error message."""
+        """The accepted values, as the error message names them."""
         try:
             self.check(object())
         except ValueError as error:
@@ -46,7 +46,7 @@ class Setting:
         raise AssertionError(f"{self.name} accepts anything")
 
     def line(self, value: Any = None, *, comment: str = "", commented_out: bool = False) -> str:
-        """Returns the line of logd.toml that sets it to `value`, by default to the value shown."""
+        """Returns the line that sets it to `value` in logd.toml, by default to the value shown."""
         text = assignment(self.name, self.shown if value is None else value)
         text = f"# {text}" if commented_out else text
         comment = comment or self.comment
@@ -55,7 +55,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Section:
-    """Settings that belong together, under an introduction of one or more paragraphs."""
+    """Settings that belong together, with an introduction of one or more paragraphs."""
 
     introduction: str
     settings: tuple[Setting, ...]
@@ -67,7 +67,7 @@ class Section:
 
 
 def assignment(name: str, value: Any) -> str:
-    """Returns `name = value` in TOML; a table has a dotted key."""
+    """Returns `name = value` in TOML; a table's entry has a dotted name."""
     if isinstance(value, dict):
         ((key, value),) = value.items()
         name = f"{name}.{key}"
@@ -299,7 +299,7 @@ SECTIONS = (
 SETTINGS = {setting.name: setting for section in SECTIONS for setting in section.settings}
 
 
-# The value of each setting that is not set, as `Config` has it.
+# The value that `Config` has for each setting that is not in the file.
 DEFAULTS: Mapping[str, Any] = {
     name: None if setting.default is None else setting.check(setting.default)
     for name, setting in SETTINGS.items()

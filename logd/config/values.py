@@ -20,7 +20,7 @@ _ADDRESS = re.compile(
 
 
 class EntryError(ValueError):
-    """An error in the entry `key` of a table."""
+    """A table in logd.toml has an invalid entry, `key`."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -138,7 +138,7 @@ def retention(value: object) -> dict[str, int]:
             periods[event_type] = parse_period(period)
         except ValueError as error:
             hint = ""
-            if isinstance(period, dict):  # TOML's reading of a dot
+            if isinstance(period, dict):  # TOML reads a type with a dot, without quotes, as a table
                 hint = f'; write a type with dots in quotes: "{event_type}.paid" = "90d"'
             entry = f"retention of {shown(event_type)} = {shown(period)}"
             raise EntryError(event_type, f"{entry}: {error}{hint}") from error
@@ -146,13 +146,14 @@ def retention(value: object) -> dict[str, int]:
 
 
 def shown(value: object) -> str:
-    """Returns the value for a message, of bounded length."""
+    """Formats a value for a message, with bounded length."""
     try:
         return shortened(repr(value))
-    except (ValueError, RecursionError):  # a number of thousands of digits; a deep table
+    # Repr() fails for a number of thousands of digits, or a table that is nested too deeply.
+    except (ValueError, RecursionError):
         return f"a value of type {type(value).__name__}"
 
 
 def shortened(text: str) -> str:
-    """Returns the text, cut to the length that messages show."""
+    """Returns the text, shortened to the length that messages show."""
     return text if len(text) <= SHOWN_CHARS_MAX else text[: SHOWN_CHARS_MAX - 3] + "..."

@@ -26,14 +26,14 @@ from logd_wire.schema import (
 from logd_wire.wire import DATAGRAM_HEAD, RECORD_HEAD, unpack_props
 
 _FORMATS = Path(logd_wire.__file__ or "").parent
-# Installed inside the package; in a source tree beside it, as `shared/vectors`.
+# The vectors are inside the installed package; in a source tree they are beside it, in `shared`.
 _PLACES = (_FORMATS / "vectors", _FORMATS.parent / "vectors")
 VECTORS = next(path for path in _PLACES if (path / "records.json").exists())
 Vector = dict[str, Any]
 
 
 def vectors(name: str) -> list[Vector]:
-    """Returns the test vectors in a file."""
+    """Returns the test vectors of a file."""
     found: list[Vector] = json.loads((VECTORS / name).read_text(encoding="utf-8"))["vectors"]
     return found
 
@@ -68,7 +68,7 @@ def payload_vectors(scene: Scene) -> None:
 
 
 def _is_writable(vector: Vector) -> bool:
-    """Returns whether a client may write this event: a daemon accepts more."""
+    """Returns whether a client may write the event of a vector: a daemon accepts more than that."""
     try:
         event = vector["event"]
         check_event_type(event["type"])
@@ -167,7 +167,7 @@ def _last_payload(scene: Scene, box: Box | None) -> bytes:
 def _expect_changed(
     payload: bytes, what: str, event_type: bytes, user: bytes | None, props: bytes
 ) -> None:
-    """A client may keep an event by changing what is wrong with its props, and nothing else."""
+    """Raises Failed unless the client changed the event's invalid props, and nothing else."""
     event = event_of(payload)
     same = event.type.encode() == event_type and (event.user or "").encode() == (user or b"")
     expect(
@@ -177,7 +177,7 @@ def _expect_changed(
 
 
 def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
-    """Returns malformed events: what is wrong, and the type, user and props."""
+    """Returns malformed events, each with a description of its fault, its type, user and props."""
     good = TYPE.encode()
     deep = b"\x81\xa1a" * 17 + b"\xc0"
     found: list[tuple[str, bytes, bytes | None, bytes]] = [
@@ -206,7 +206,7 @@ def _malformed() -> list[tuple[str, bytes, bytes | None, bytes]]:
         try:
             fields = msgpack.unpackb(bytes.fromhex(vector["hex"]), strict_map_key=False)
         except (ValueError, TypeError):
-            continue  # no client writes this, whatever it is given
+            continue  # no client can write this payload, so leave it out
         if type(fields) is not list or len(fields) != 4:
             continue
         event_type, ts_ns, user, props = fields

@@ -19,7 +19,7 @@ from logd.conformance.verdicts import FOLLOWING, FORKS
 
 @dataclass(frozen=True)
 class Case:
-    """One part of a producer's life. `page` is the heading in shared/PROTOCOL.md."""
+    """A test of one part of a producer's life. `page` is the heading in shared/PROTOCOL.md."""
 
     name: str
     page: str
@@ -27,7 +27,7 @@ class Case:
 
     @property
     def what(self) -> str:
-        """Returns what the case tests, in a line: its function's docstring."""
+        """Returns what the case tests, in a line: the docstring of its function."""
         return (self.run.__doc__ or "").strip().split("\n")[0]
 
 

@@ -1,7 +1,6 @@
-"""A test double of the daemon that acts only when a case calls it, so that every state is exact.
+"""A test double of the daemon, which acts only when a case calls it, so that each state is exact.
 
-It creates the outboxes' directory, binds the socket and reads what arrives, with logd's own code;
-it confirms, suppresses wake-ups, retires and removes only when a case calls for it.
+It creates the outboxes' directory, binds the socket and reads what arrives, with logd's own code.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def event_of(payload: bytes) -> Event:
 
 
 def number_of(payload: bytes) -> int:
-    """Returns the property `n`, which identifies an event to its case."""
+    """Returns the property `n` of an event, which identifies the event to its case."""
     number = unpack_props(event_of(payload).props).get("n")
     expect(type(number) is int, f"props have {number!r} as `n`: expected a whole number", "Payload")
     return int(number)
@@ -86,7 +85,7 @@ def number_of(payload: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record: its sequence, its payload, and in a ring the position after it."""
+    """One record: its sequence, its payload and, if read from a ring, the position after it."""
 
     sequence: int
     payload: bytes
@@ -95,7 +94,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """One datagram, decoded. A farewell has its last sequence and refusals, and no records."""
+    """A decoded datagram. A farewell has the last sequence and the refusals, and no records."""
 
     kind: int
     producer_id: int
@@ -129,19 +128,19 @@ class Box:
 
     outbox: OpenOutbox
     path: Path
-    position: int = 0  # where the next record lies
-    records: list[Record] = field(default_factory=list)  # all that was read
+    position: int = 0  # position of the next record
+    records: list[Record] = field(default_factory=list)  # all records that were read so far
 
     def word(self, index: int) -> int:
-        """Returns a word of the header."""
+        """Returns the value of one of the header's words."""
         return int(_WORD.unpack(os.pread(self.outbox.fd, 8, index * 8))[0])
 
     def set_word(self, index: int, value: int) -> None:
-        """Writes one of the daemon's words."""
+        """Writes one of the header's words that are the daemon's."""
         os.pwrite(self.outbox.fd, _WORD.pack(value), index * 8)
 
     def read(self) -> list[Record]:
-        """Returns the records written since the last call."""
+        """Reads the records written since the last call, and returns them."""
         before = len(self.records)
         try:
             header = self.outbox.refresh()
@@ -163,12 +162,12 @@ class Box:
         return self.records[before:]
 
     def numbers(self) -> list[int]:
-        """Returns the numbers of all events that this outbox has held."""
+        """Returns the numbers of all events that were written to this outbox."""
         self.read()
         return [number_of(record.payload) for record in self.records]
 
     def confirm(self, sequence: int | None = None) -> None:
-        """Confirms up to that sequence; without one, everything that is written."""
+        """Confirms all events up to that sequence, by default all that are written."""
         self.read()
         records = self.records[:sequence]
         if records:
@@ -176,7 +175,7 @@ class Box:
             os.pwrite(self.outbox.fd, words, WORD_CONFIRMED_SEQUENCE * 8)
 
     def watch(self, until_ns: int) -> None:
-        """Suppresses wake-ups until that moment of the monotonic clock."""
+        """Suppresses wake-ups until `until_ns`, on the monotonic clock."""
         self.set_word(WORD_WATCHED_UNTIL_NS, until_ns)
 
     def retire(self) -> None:
@@ -188,13 +187,13 @@ class Box:
         self.unlink()
 
     def unlink(self) -> None:
-        """Removes the file, as the daemon or a cleaner does."""
+        """Removes the outbox's file, as the daemon does, or a program that cleans up."""
         expect(self.path.exists(), "the client removed its outbox: only the daemon does", "Ending")
         self.path.unlink()
 
     @property
     def holder(self) -> int | None:
-        """The process that holds the outbox's lock; None if there is none."""
+        """The pid of the process that holds the outbox's lock; None if there is none."""
         return liveness.lock_holder(self.outbox.fd)
 
     def refused(self) -> int:
@@ -235,22 +234,22 @@ class DaemonDouble:
         self._outboxes.prepare(self.socket)
 
     def start(self) -> None:
-        """Binds the socket, in place of a stale one."""
+        """Binds the socket, and removes a stale one before."""
         self._receiver = Receiver(bind(Path(self.socket), socket.SOCK_DGRAM, 0o660))
 
     def stop(self) -> None:
-        """Closes the socket and leaves its name, as a kill does; what was queued is lost."""
+        """Closes the socket and leaves its file, as a kill does; queued datagrams are lost."""
         if self._receiver is not None:
             self._receiver.close()
             self._receiver = None
 
     def datagrams(self) -> list[Datagram]:
-        """Returns the datagrams that have arrived since the last call."""
+        """Returns the decoded datagrams that have arrived since the last call."""
         assert self._receiver is not None
         return [parse_datagram(data, pid) for data, _uid, pid, _cut in self._receiver.datagrams()]
 
     def boxes(self) -> list[Box]:
-        """Opens new outboxes; returns all seen so far, oldest first, even if removed by now."""
+        """Opens new outboxes; returns all so far, oldest first, including removed ones."""
         new = []
         for name, uid, producer_id in self._outboxes.names():
             if name in self._boxes:
@@ -266,7 +265,7 @@ class DaemonDouble:
         return list(self._boxes.values())
 
     def box(self, number: int = 1) -> Box:
-        """Waits for the `number`-th outbox, and returns it."""
+        """Waits until the client has made its `number`-th outbox, and returns it."""
         return until(
             lambda: self.boxes()[number - 1 :],
             "the client has no outbox" if number == 1 else "the client has no further outbox",
@@ -274,11 +273,11 @@ class DaemonDouble:
         )[0]
 
     def files(self) -> list[str]:
-        """Returns the names in the outboxes' directory."""
+        """Returns the names of the files in the outboxes' directory, without the token."""
         return sorted(entry.name for entry in self.directory.iterdir() if entry.name != "token")
 
     def close(self) -> None:
-        """Closes all descriptors, and removes the files in memory."""
+        """Closes all descriptors, and removes the outboxes' directory."""
         self.stop()
         for box in self._boxes.values():
             os.close(box.outbox.fd)

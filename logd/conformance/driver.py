@@ -15,15 +15,15 @@ from logd.conformance import driver_protocol as protocol
 from logd.conformance.verdicts import Failed, NotTried
 from logd.errors import NotInstalled
 
-# No call waits for the daemon; one that has not returned by now is considered hung.
+# Seconds: no call waits for the daemon, so a driver without an answer by then has hung.
 ANSWER_S = 10.0
 END_S = 10.0
 _READ_BYTES = 65536
-_UMASK = 0o077  # of the driver: a client sets its outbox's mode whatever that is
+_UMASK = 0o077  # the driver's umask, which must not change its outbox's mode
 
 
 class Driver:
-    """One process of the driver. Raises NotInstalled when it cannot be started.
+    """A running driver process. Raises NotInstalled if the driver cannot be started.
 
     `errors` takes what the driver writes to its standard error.
     """
@@ -37,7 +37,9 @@ class Driver:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 umask=_UMASK,
-                start_new_session=True,  # Ctrl-C reaches this process, which ends it
+                # The driver gets a new session: a terminal's Ctrl-C
+                # then reaches this process alone, which ends the driver.
+                start_new_session=True,
             )
         except OSError as error:
             raise NotInstalled(
@@ -51,7 +53,7 @@ class Driver:
 
     @property
     def pid(self) -> int:
-        """The id of the process."""
+        """The process id of the driver."""
         return self._popen.pid
 
     def ask(self, command: str, deadline_s: float = ANSWER_S) -> str:
@@ -60,7 +62,7 @@ class Driver:
         return self.answer(command, deadline_s)
 
     def send(self, command: str) -> None:
-        """Sends a command without waiting for the answer."""
+        """Sends a command to the driver, without waiting for the answer."""
         data = command.encode() + b"\n"
         try:
             while data:
@@ -69,7 +71,7 @@ class Driver:
             raise self._ended(command) from None
 
     def answer(self, command: str, deadline_s: float = ANSWER_S) -> str:
-        """Waits for the next answer, the one to that command, and returns it."""
+        """Waits for the driver's next answer, which is that to `command`, and returns it."""
         end_s = time.monotonic() + deadline_s
         while b"\n" not in self._buffer:
             left_s = end_s - time.monotonic()
@@ -92,7 +94,7 @@ class Driver:
         return answer
 
     def heard(self, command: str) -> list[str]:
-        """Returns, after a kill, the complete answers that the driver wrote to that command."""
+        """Returns the complete answers to `command` that the driver wrote before it was killed."""
         while data := os.read(self._out, _READ_BYTES):
             self._buffer += data
         whole = self._buffer.split(b"\n")[:-1]
@@ -111,14 +113,14 @@ class Driver:
             ) from None
 
     def owns(self, pid: int | None) -> bool:
-        """Returns whether a process is the driver, or one that it has started."""
+        """Returns whether the process is the driver or one that the driver has started."""
         try:
             return pid is not None and os.getpgid(pid) == self.pid
         except (ProcessLookupError, OverflowError):
             return False
 
     def expect_holder(self, holder: int | None, whose: str) -> None:
-        """Raises Failed unless a process of the driver holds the outbox's lock."""
+        """Raises Failed unless the driver, or a process it started, holds the outbox's lock."""
         if self.owns(holder):
             return
         if holder is None:
@@ -130,17 +132,17 @@ class Driver:
         raise Failed(f"{whose}: {found}", "The lock")
 
     def kill(self) -> None:
-        """Kills the driver and what it has started, and waits for their end."""
+        """Kills the driver and the processes that it has started, and waits for their end."""
         self.signal_kill()
         self._popen.wait()
 
     def signal_kill(self) -> None:
-        """Kills the driver and what it has started, without waiting."""
+        """Kills the driver and the processes that it has started, without waiting for their end."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Ends the driver whatever its state, and closes its pipes."""
+        """Ends the driver, whatever its state, and closes its pipes."""
         self.kill()
         for pipe in (self._popen.stdin, self._popen.stdout):
             if pipe is not None and not pipe.closed:

@@ -1,4 +1,4 @@
-"""Encodes commands to a driver and decodes its answers: one line of words each. Pure.
+"""Encodes commands to a driver and decodes its answers, each one line of words. Pure.
 
 shared/PROTOCOL.md, "Conformance", has the table for authors of drivers.
 """
@@ -12,7 +12,8 @@ UNSUPPORTED = "unsupported"
 ANSWER_CHARS_MAX = 200_000
 _SHOWN_CHARS_MAX = 100
 
-# What a driver may answer to each command; "hex" stands for bytes, "counts" for three numbers.
+# The answers that a driver may give to each command;
+# "hex" stands for bytes, "counts" for three numbers.
 ANSWERS: dict[str, tuple[str, ...]] = {
     "open": ("ok",),
     "emit": ("accepted", "refused"),
@@ -31,12 +32,12 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 
 
 def hexadecimal(data: bytes | None) -> str:
-    """Encodes bytes as a word: `-` for nil, `.` for none."""
+    """Encodes bytes as a word of hexadecimal: `-` for nil, `.` for no bytes."""
     return "-" if data is None else data.hex() or "."
 
 
 def parse(command: str, line: str) -> str:
-    """Checks an answer to a command, and returns it. Raises Failed if it is not a valid one."""
+    """Returns an answer after checking it for its command. Raises Failed if it is not valid."""
     name, answer = command.split(" ", 1)[0], line.strip()
     if answer == UNSUPPORTED:
         return answer
@@ -64,7 +65,7 @@ def parse_hex(answer: str) -> bytes | None:
 
 
 def parse_counts(answer: str) -> tuple[int, int, int] | None:
-    """Returns attempted, accepted and refused of an answer to `stats`; None if it is not one."""
+    """Returns the counts in an answer to `stats`: attempted, accepted, refused; None if invalid."""
     words = answer.split()
     if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
         return None
@@ -73,5 +74,5 @@ def parse_counts(answer: str) -> tuple[int, int, int] | None:
 
 
 def shown(text: str) -> str:
-    """Returns a line, shortened for a message."""
+    """Returns a line, shortened to the length that messages show."""
     return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "..."

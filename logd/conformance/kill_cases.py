@@ -1,4 +1,4 @@
-"""Cases about kills: client and daemon in every order, with a real daemon's sums at the end."""
+"""Cases that kill the client and a real daemon, in every order, and then check the totals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from logd.conformance.scene import TYPE, USER, Scene, missing_and_twice
 from logd.conformance.temporary_daemon import TemporaryDaemon
 from logd.conformance.verdicts import Failed, expect
 
-_EVENTS = 150  # events of one step of a run
-_PIPELINED = 600  # commands and answers that fit into a pipe
+_EVENTS = 150  # events in one step of a run
+_PIPELINED = 600  # as many commands as fit into a pipe, with their answers
 _RING_BYTES = 256 * 1024
 _EMIT = f"emit {TYPE} {USER} {{}} 20"
 
 
 class Run:
-    """The counts of a run: what was attempted, and what the driver answered."""
+    """One run of a kill case: what was attempted, and what the driver answered."""
 
     def __init__(self, scene: Scene, daemon: TemporaryDaemon) -> None:
         self.scene, self.daemon = scene, daemon
@@ -31,12 +31,12 @@ class Run:
         self.chance = random.Random(12)  # noqa: S311 - moments, not secrets
 
     def open(self) -> None:
-        """Opens a client of the real daemon in a new process of the driver."""
+        """Starts a new process of the driver, and opens a client of the real daemon in it."""
         self.scene.start_driver()
         self.scene.driver.ask(f"open {self.daemon.socket} {_RING_BYTES}")
 
     def emit(self, count: int = _EVENTS) -> None:
-        """Emits events, each answered before the next."""
+        """Emits events, and waits for the answer to each."""
         for _ in range(count):
             number = self.scene.number()
             self.attempted.add(number)
@@ -44,8 +44,9 @@ class Run:
             self.scene.count(number, answer == "accepted")
 
     def kill_in_the_middle(self, *also: int) -> None:
-        """Sends many commands at once and kills the driver while it works through them; with it
-        the processes `also`, in the same instant.
+        """Sends many commands at once, and kills the driver while it works through them.
+
+        The processes `also` are killed in the same instant.
         """
         numbers = [self.scene.number() for _ in range(_PIPELINED)]
         self.attempted.update(numbers)
@@ -61,7 +62,7 @@ class Run:
             self.scene.count(number, answer == "accepted")
 
     def kill_client(self) -> None:
-        """Sends SIGKILL to the driver."""
+        """Kills the driver and waits for its end."""
         self.scene.driver.kill()
         self.kills += 1
 
@@ -111,7 +112,7 @@ def kills(scene: Scene) -> None:
         run = Run(scene, daemon)
         run.open()
         scene.need_outbox()
-        run.emit(20)  # before the first daemon
+        run.emit(20)  # these events are emitted before a daemon has run
         steps: tuple[tuple[str, Callable[[Run], None]], ...] = (
             ("daemon, then client", _daemon_then_client),
             ("client, then daemon", _client_then_daemon),
@@ -165,10 +166,10 @@ def _daemon_alone(run: Run) -> None:
 
 
 def kills_without_outbox(scene: Scene) -> None:
-    """Without an outbox, what the kernel took is stored, or its sequence is in the loss ledger."""
+    """Without an outbox: each event that the kernel took is stored, or in the loss ledger."""
     with closing(TemporaryDaemon(scene.directory)) as daemon:
         run = Run(scene, daemon)
-        # Without the file beside the socket no client knows of a directory.
+        # Without the rendezvous file beside the socket, no client finds the outboxes' directory.
         rendezvous = daemon.directory / "logd.sock.outboxes"
         daemon.start()
         rendezvous.unlink()

@@ -32,7 +32,7 @@ def _ask_durable(scene: Scene, number: int, timeout_ms: int) -> str:
 
 
 def durable(scene: Scene) -> None:
-    """Each awaited event is sent with kind 2, and is stored once word 16 reaches it."""
+    """An awaited event is sent with kind 2, and is stored once word 16 reaches its sequence."""
     box = scene.open_with_outbox()
     box.confirm()
     for watched in (False, True):
@@ -58,7 +58,7 @@ def durable(scene: Scene) -> None:
 
 
 def durable_without_outbox(scene: Scene) -> None:
-    """Without an outbox an awaited event is sent with kind 2, and its outcome is unknown."""
+    """An awaited event without an outbox is sent with kind 2, and its outcome is unknown."""
     scene.daemon.start()
     scene.open_client()
     number = scene.number()
@@ -69,7 +69,7 @@ def durable_without_outbox(scene: Scene) -> None:
 
 
 def until_flushed(scene: Scene, box: Box) -> None:
-    """`flush`, if the client has it, answers no before the confirmation and yes after it."""
+    """Expects `flush` to answer no before the confirmation and yes after it."""
     try:
         answer = scene.driver.ask(f"flush {_SHORT_MS}")
     except NotTried:
@@ -107,7 +107,7 @@ def durable_unknown(scene: Scene) -> None:
 
 
 def _expect_settled(scene: Scene, box: Box, named: dict[str, object]) -> None:
-    """Confirms the event; expects its outcome to be recorded before the client's next event."""
+    """Confirms the event, and expects its outcome to be recorded before the client's next event."""
     box.confirm()
     scene.must_emit()
     note = event_of(box.read()[0].payload)
@@ -124,7 +124,7 @@ def _expect_settled(scene: Scene, box: Box, named: dict[str, object]) -> None:
 
 
 def _no_room_for_the_note(scene: Scene, box: Box) -> None:
-    """An event is refused if the ring has no room for its `durable_unknown` record."""
+    """Expects an event to be refused if the ring has no room for its `durable_unknown` record."""
     box.confirm()
     scene.must_emit()
     length = box.read()[-1].end - box.records[-2].end
@@ -145,7 +145,7 @@ def _no_room_for_the_note(scene: Scene, box: Box) -> None:
 
 
 def ending(scene: Scene) -> None:
-    """Closing sets word 9, leaves the file, releases the lock and sends nothing."""
+    """Closing a client sets word 9, leaves the file, releases the lock and sends nothing."""
     box = scene.open_with_outbox()
     scene.daemon.datagrams()
     scene.driver.ask("close")
@@ -162,7 +162,7 @@ def ending(scene: Scene) -> None:
 
 
 def killed(scene: Scene) -> None:
-    """A killed process leaves an intact outbox, no lock and no farewell."""
+    """A killed process leaves an intact outbox, without a lock or a farewell."""
     box = scene.open_with_outbox()
     for _ in range(20):
         scene.must_emit()
@@ -220,10 +220,10 @@ def _check_parent(scene: Scene, box: Box, before: bytes, who: str) -> None:
 
 
 def lock_lost(scene: Scene) -> None:
-    """The application closes every descriptor: the client continues as another producer."""
+    """If the application closes every descriptor, the client continues as another producer."""
     box = scene.open_with_outbox()
     decoy, pid, opened = lose_descriptors(scene, box)
-    # As a daemon does: all that is written is read, then the producer is considered ended.
+    # A daemon reads all that is written, and then considers the producer ended.
     box.retire()
     successor = _follow(scene, box, box.numbers())
     scene.driver.expect_holder(successor.holder, "the outbox that follows")
@@ -238,8 +238,9 @@ def lock_lost(scene: Scene) -> None:
 
 
 def lose_descriptors(scene: Scene, box: Box) -> tuple[Path, int | None, int]:
-    """Has the client close its descriptors; returns the file opened in their place, the process,
-    and in how many of its descriptors the file is open.
+    """Has the client close all its descriptors, after which a decoy file has their numbers.
+
+    Returns the decoy, the process, and the number of its descriptors that name the decoy.
     """
     decoy = scene.directory / "decoy"
     decoy.write_bytes(b"")
@@ -251,13 +252,13 @@ def lose_descriptors(scene: Scene, box: Box) -> tuple[Path, int | None, int]:
 
 
 def descriptors(pid: int | None, file: Path) -> int:
-    """Returns how many descriptors of that process name the file."""
+    """Returns how many descriptors of the process name the file."""
     names = [os.path.realpath(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return names.count(str(file))
 
 
 def removed(scene: Scene) -> None:
-    """A cleaner removes the file: the client continues in another, the daemon reads the rest."""
+    """After a program has removed the file, the client makes another; the daemon reads the rest."""
     box = scene.open_with_outbox()
     box.unlink()
 
@@ -274,11 +275,11 @@ def removed(scene: Scene) -> None:
 
 
 def retired(scene: Scene) -> None:
-    """The daemon has retired and removed the outbox: an event written later is moved."""
+    """An event written after its outbox was retired and removed is moved to the next one."""
     box = scene.open_with_outbox()
     read: list[int] = []
-    # After a watched event a client does not check before it writes; a client that checks
-    # descriptors every 5 ms is between two checks in one of the others.
+    # After a watched event a client does not check before it writes. In one of the
+    # other rounds a client that checks its descriptors every 5 ms is between two checks.
     for watched in (False, True, False):
         box.watch(time.monotonic_ns() + 900_000_000 if watched else 0)
         scene.must_emit()
@@ -288,7 +289,7 @@ def retired(scene: Scene) -> None:
 
 
 def given_up(scene: Scene) -> None:
-    """The daemon gives up the outbox (word 20): the client changes at once, repeats nothing."""
+    """If the daemon gives up an outbox (word 20), the client makes another and repeats nothing."""
     box = scene.open_with_outbox()
     for _ in range(3):
         scene.must_emit()
@@ -304,9 +305,9 @@ def given_up(scene: Scene) -> None:
 
 
 def _follow(scene: Scene, box: Box, read: list[int]) -> Box:
-    """After the daemon has read all of the outbox and retired it: nothing is lost, none twice.
+    """Expects a client to continue after its outbox was read and retired: none is lost or twice.
 
-    `read` is all that was read until then. Gives the outbox that follows.
+    `read` has the numbers of all events read so far. Returns the new outbox.
     """
     written = len(box.records)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Cases about outboxes that a client loses, and the events in them."""
+"""Cases about outboxes that a client loses, and about the events in them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from logd.conformance.verdicts import FOLLOWING, NotTried, expect
 from logd_wire.outbox.layout import WORD_GIVEN_UP, WORD_RETIRED
 from logd_wire.wire import KIND_FAREWELL
 
-# Long enough for a client to check its former outboxes, which it does ten times a second.
+# Seconds in which a client checks its former outboxes, which it does ten times a second.
 _LOOKS_S = 0.4
 _GIVEN_UP_MAX = 3
 
 
 def _until_followed(scene: Scene, box: Box, what: str) -> Box:
-    """Emits until the client has another outbox than `box`; every event must be accepted."""
+    """Emits until the client has an outbox other than `box`; every event must be accepted."""
 
     def successor() -> list[Box]:
         scene.must_emit(why=f"an event was refused after {what}")
@@ -29,7 +29,7 @@ def _until_followed(scene: Scene, box: Box, what: str) -> Box:
 
 
 def _emit_for_some_looks(scene: Scene) -> list[Datagram]:
-    """Emits for a while; returns the datagrams, read at once since the kernel's queue is short."""
+    """Emits for _LOOKS_S seconds; reads all datagrams, since the kernel's queue is short."""
     found: list[Datagram] = []
     end_s = time.monotonic() + _LOOKS_S
     while time.monotonic() < end_s:
@@ -40,7 +40,7 @@ def _emit_for_some_looks(scene: Scene) -> list[Datagram]:
 
 
 def descriptors_closed(scene: Scene) -> None:
-    """The application closes every descriptor: the client detects it without help from a daemon."""
+    """If the application closes every descriptor, the client notices without a daemon."""
     box = scene.open_with_outbox()
     decoy, pid, opened = lose_descriptors(scene, box)
     successor = _until_followed(scene, box, "the outbox's descriptor names another file")
@@ -52,7 +52,7 @@ def descriptors_closed(scene: Scene) -> None:
 
 
 def linked(scene: Scene) -> None:
-    """Another program links to the file: no daemon reads it, and the client continues elsewhere."""
+    """If a program links to the outbox, no daemon reads it: the client makes another."""
     box = scene.open_with_outbox()
     try:
         os.link(box.path, scene.directory / "link")
@@ -67,7 +67,7 @@ def linked(scene: Scene) -> None:
 
 
 def removed_full(scene: Scene) -> None:
-    """A full outbox is removed while wake-ups are suppressed: the client notices and continues."""
+    """The client notices that a full outbox was removed while wake-ups are suppressed."""
     box = scene.open_with_outbox()
     overhead = scene.record_overhead(box)
     box.watch(time.monotonic_ns() + 900_000_000)
@@ -83,9 +83,9 @@ def removed_full(scene: Scene) -> None:
 
 
 def removed_unread(scene: Scene) -> None:
-    """Removed and not open in any daemon: one farewell has its last sequence and refusals."""
+    """After an unread outbox is removed, one farewell has its last sequence and refusals."""
     box = scene.open_with_outbox()
-    scene.emit(200_000)  # malformed
+    scene.emit(200_000)  # too large, so it is refused as malformed
     for _ in range(2):
         scene.must_emit()
     scene.daemon.datagrams()
@@ -124,7 +124,7 @@ def _expect_one_farewell(box: Box, found: list[Datagram]) -> None:
 
 
 def retired_with_more(scene: Scene) -> None:
-    """Retired and removed with two events unconfirmed: neither is written again."""
+    """If an outbox is retired and removed with two events unconfirmed, neither is written again."""
     box = scene.open_with_outbox()
     for _ in range(3):
         scene.must_emit()
@@ -139,7 +139,7 @@ def retired_with_more(scene: Scene) -> None:
 
 
 def retired_with_its_name(scene: Scene) -> None:
-    """Retired, and the file exists: a daemon will read it, so the client repeats nothing."""
+    """If a retired outbox's file exists, a daemon will read it: the client repeats nothing."""
     box = scene.open_with_outbox()
     scene.must_emit()
     box.confirm(1)
@@ -152,7 +152,7 @@ def retired_with_its_name(scene: Scene) -> None:
 
 
 def given_up_each_time(scene: Scene) -> None:
-    """The daemon refuses one outbox after another: after the third the client creates no more."""
+    """If the daemon gives up one outbox after another, the client makes no more after the third."""
     box = scene.open_with_outbox()
     for _ in range(_GIVEN_UP_MAX - 1):
         box.set_word(WORD_GIVEN_UP, 1)

@@ -1,4 +1,4 @@
-"""Cases about the outbox: its creation, its ring to the last byte, and when there is none."""
+"""Cases about the outbox: its creation, its ring up to the last byte, and clients without one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NAMED_WORDS = {0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 18, 19, *range(24, 24 + len(REFU
 
 
 def creating(scene: Scene) -> None:
-    """The outbox has its name, lock, size, mode 0660 and a complete header."""
+    """A new outbox has the right name, lock, size, mode 0660, and a complete header."""
     box = scene.open_with_outbox()
     producer_id = box.outbox.producer_id
     files = scene.daemon.files()
@@ -63,7 +63,7 @@ def creating(scene: Scene) -> None:
 
 
 def taking_its_name(scene: Scene) -> None:
-    """The file is created under a temporary name, and renamed when it is complete."""
+    """An outbox is created under a temporary name, and renamed when it is complete."""
     scene.daemon.make_directory()
     fd = scene.watch(scene.daemon.directory, inotify.IN_CREATE | inotify.IN_MOVED_TO)
     name = scene.open_with_outbox().path.name
@@ -76,13 +76,13 @@ def taking_its_name(scene: Scene) -> None:
 
 
 def _expect_closed_on_exec(pid: int | None, outbox: os.stat_result) -> None:
-    """A program that the client's process starts inherits neither its outbox nor its socket."""
+    """Expects that a program started by the client's process inherits neither outbox nor socket."""
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             status = entry.stat()
             info = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text()
         except OSError:
-            continue  # closed meanwhile
+            continue  # the descriptor was closed meanwhile
         flags = int(info.split("flags:")[1].split()[0], 8)
         is_outbox = (status.st_dev, status.st_ino) == (outbox.st_dev, outbox.st_ino)
         if is_outbox or stat.S_ISSOCK(status.st_mode):
@@ -91,7 +91,7 @@ def _expect_closed_on_exec(pid: int | None, outbox: os.stat_result) -> None:
 
 
 def ring_sizes(scene: Scene) -> None:
-    """Rings of the smallest and largest size, and of a size that is not a multiple of eight."""
+    """Rings may have the smallest and largest size, and one that is not a multiple of eight."""
     for number, asked in enumerate((RING_BYTES_MIN, RING_BYTES_MAX, 100_001), start=1):
         if asked > _free_bytes(scene):
             scene.notes.append(f"there is no memory for a ring of {asked} bytes")
@@ -112,13 +112,13 @@ def ring_sizes(scene: Scene) -> None:
 
 
 def _free_bytes(scene: Scene) -> int:
-    """Returns the bytes that outboxes may still take of their file system, less a margin."""
+    """Returns how many bytes outboxes may still take of their file system, less a margin."""
     status = os.statvfs(scene.daemon.directory.parent)
     return status.f_bavail * status.f_frsize - RING_BYTES_MIN
 
 
 def records(scene: Scene) -> None:
-    """The ring holds what was emitted: in order, numbered from 1, with its CRC."""
+    """The ring holds the events that were emitted: in order, numbered from 1, with a valid CRC."""
     box = scene.open_with_outbox()
     for pad in (0, 1, 2, 3, 4, 5, 6, 7, 30, 31, 32, 255, 256, 1000):
         scene.must_emit(pad)
@@ -130,7 +130,7 @@ def records(scene: Scene) -> None:
 
 
 def wrap(scene: Scene) -> None:
-    """Records wrap around the ring's end: in the payload, in the head, exactly at the end."""
+    """Records wrap around the ring's end: within the payload, within the head, exactly there."""
     box = scene.open_with_outbox()
     overhead = scene.record_overhead(box)
     ring = box.ring_bytes
@@ -144,7 +144,7 @@ def wrap(scene: Scene) -> None:
 
 
 def full(scene: Scene) -> None:
-    """The ring takes events to its last byte, then refuses until a confirmation frees space."""
+    """The ring takes events up to its last byte, then refuses until a confirmation frees space."""
     box = scene.open_with_outbox()
     overhead = scene.record_overhead(box)
     ring, word = box.ring_bytes, WORD_REFUSED + REFUSAL_CAUSES.index(REFUSED_FULL)
@@ -179,7 +179,7 @@ def full(scene: Scene) -> None:
 
 
 def _expect_no_wait(scene: Scene) -> None:
-    """A full ring refuses at once. The shortest of several calls: this machine may be busy."""
+    """Expects a full ring to refuse at once: the shortest of several calls counts."""
     took_s = []
     for _ in range(_REFUSALS):
         begun_s = time.monotonic()
@@ -189,7 +189,7 @@ def _expect_no_wait(scene: Scene) -> None:
 
 
 def room(scene: Scene) -> None:
-    """A client that was given 1 MiB takes half of that with no daemon, in one outbox or several."""
+    """A client with 1 MiB takes at least half of it without a daemon, in one outbox or several."""
     scene.open_with_outbox(1024 * 1024)
     for _ in range(64):
         scene.must_emit(8000, "of 1 MiB less than the half is written, and an event was refused")
@@ -206,7 +206,7 @@ def room(scene: Scene) -> None:
 
 
 def _impossible_position(scene: Scene, ring: int) -> None:
-    """A confirmed position past the end of what is written frees nothing."""
+    """Expects a confirmed position past the end of what is written to free nothing."""
     box = scene.daemon.box()
     for position in (ring + 8, 2 * ring, 2**62, 2**64 - 8):
         box.set_word(WORD_CONFIRMED_POSITION, position)
@@ -219,7 +219,7 @@ def _impossible_position(scene: Scene, ring: int) -> None:
 
 
 def rendezvous(scene: Scene) -> None:
-    """A directory that is not the daemon's is not used: no file, another token, a link, a pipe."""
+    """A directory that is not the daemon's is not used: no file, wrong token, a link, a pipe."""
     daemon = scene.daemon
     daemon.make_directory()
     daemon.start()

@@ -1,4 +1,4 @@
-"""Runs the selected cases, each in a scene of its own."""
+"""Runs the selected cases, each in surroundings of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Progress = Callable[[str], None]
 def run(
     command: Sequence[str], names: Sequence[str], rounds: int, progress: Progress
 ) -> Iterator[Result]:
-    """Yields each selected case's result as it ends; without names, all cases run."""
+    """Yields the result of each selected case as it ends; by default all cases run."""
     for case in CASES:
         if not names or case.name in names:
             yield _run_case(case, command, rounds, progress)
@@ -31,7 +31,7 @@ def _run_case(case: Case, command: Sequence[str], rounds: int, progress: Progres
             case.run(made)
     except Failed as failure:
         verdict, message, page = FAILED, str(failure), failure.page or case.page
-    except OSError as error:  # a file of the client's that is not as any client leaves it
+    except OSError as error:  # for example, a file of the client cannot be opened
         verdict, message = FAILED, f"the case cannot continue: {error}"
     except NotTried as reason:
         verdict, message = NOT_TRIED, str(reason)

@@ -1,4 +1,4 @@
-"""One case's surroundings: a socket, a daemon double, the driver, and counts of accepted events."""
+"""The surroundings of one case: a socket, a daemon double, the driver, and counts of events."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from logd_wire.outbox.layout import RING_BYTES_MIN
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - memory is the point
 TYPE = "conformance_tried"
 USER = "7"
-# Numbers of events: packed in five bytes each, so that records of one padding have one length.
+# Numbers of events have five packed bytes each,
+# so that records with the same padding are equally long.
 FIRST_NUMBER = 100_000
-# Between these paddings a record's length is its padding and a constant.
+# Between these paddings, a record's length is its padding plus a constant.
 PAD_MIN = 300
 PAD_MAX = 30_000
 
@@ -56,7 +57,7 @@ class Scene:
         self._next_number = FIRST_NUMBER
 
     def close(self) -> None:
-        """Ends the driver and removes the files."""
+        """Ends the driver and removes the files of the case."""
         self._cleanup.close()
 
     # -- the client --------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ class Scene:
         return self.daemon.box()
 
     def open_with_any(self) -> Box | None:
-        """Does as `open_with_outbox`, but returns None for a client that never has an outbox."""
+        """Opens a client; returns its outbox, or None for a client that never has one."""
         try:
             return self.open_with_outbox()
         except NotTried:
@@ -97,7 +98,7 @@ class Scene:
             return None
 
     def watch(self, directory: Path, mask: int) -> int:
-        """Returns a descriptor of a directory's events, for `logd.ingest.inotify`."""
+        """Returns an inotify descriptor for a directory, to be read with `logd.ingest.inotify`."""
         try:
             fd = inotify.watch(directory, mask)
         except OSError as error:
@@ -106,7 +107,7 @@ class Scene:
         return fd
 
     def need_outbox(self) -> None:
-        """Raises NotTried for a client that never has an outbox."""
+        """Raises NotTried if the client never has an outbox."""
         try:
             self.driver.ask("outbox")
         except NotTried:
@@ -125,7 +126,7 @@ class Scene:
         )
 
     def count(self, number: int, accepted: bool) -> bool:
-        """Counts an event of that number as accepted, or as refused."""
+        """Counts the event with the given number as accepted or refused."""
         if accepted:
             self.accepted.append(number)
         else:
@@ -138,12 +139,12 @@ class Scene:
         return self.accepted[-1]
 
     def event(self, event_type: bytes, user: bytes | None, props: bytes) -> bool:
-        """Emits an event of these bytes; returns whether it was accepted. Raises NotTried."""
+        """Emits an event of the given bytes; returns whether it was accepted. Raises NotTried."""
         words = (hexadecimal(event_type), hexadecimal(user), hexadecimal(props))
         return self.driver.ask(f"event {' '.join(words)}") == "accepted"
 
     def check_counts(self) -> None:
-        """Compares the client's own counts, if it has any, with what it answered."""
+        """Raises Failed if the client's own counts, if it has any, differ from its answers."""
         try:
             words = self.driver.ask("stats").split()
         except NotTried:
@@ -165,7 +166,7 @@ class Scene:
     # -- the ring ----------------------------------------------------------------------------------
 
     def record_overhead(self, box: Box) -> int:
-        """Returns a record's bytes beyond its padding, for paddings from PAD_MIN to PAD_MAX."""
+        """Returns a record's bytes less its padding, for paddings from PAD_MIN to PAD_MAX."""
         self.must_emit(PAD_MIN)
         box.read()
         return 16 + len(box.records[-1].payload) - PAD_MIN
@@ -185,7 +186,7 @@ class Scene:
 
 @contextlib.contextmanager
 def scene(command: Sequence[str], rounds: int, progress: Callable[[str], None]) -> Iterator[Scene]:
-    """Provides a scene within a `with`, and closes it at the end."""
+    """Creates a scene for a `with` block, and closes it at the end."""
     made = Scene(command, rounds, progress)
     try:
         yield made
@@ -194,7 +195,7 @@ def scene(command: Sequence[str], rounds: int, progress: Callable[[str], None]) 
 
 
 def missing_and_twice(expected: Sequence[int], found: Sequence[int]) -> str:
-    """Returns what is wrong with the events found, or an empty text."""
+    """Returns which events are missing or were found twice; an empty text if none."""
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
     twice = len(found) - len(set(found))

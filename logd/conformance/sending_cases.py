@@ -1,4 +1,4 @@
-"""Cases of datagrams: one per event, none while the daemon polls, and no outbox."""
+"""Cases about datagrams: one per event, none while the daemon polls; clients without an outbox."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TRIES = 200
 
 
 def sequences(datagrams: list[Datagram]) -> list[int]:
-    """Returns the sequences of all records in the datagrams."""
+    """Returns the sequences of all records in some datagrams."""
     return [record.sequence for datagram in datagrams for record in datagram.records]
 
 
 def datagrams(scene: Scene) -> None:
-    """Each event is sent once: the head, and the same record as in the ring."""
+    """Each event is sent once, as the head and the same record as in the ring."""
     box = scene.open_with_outbox()
     found = scene.daemon.datagrams()
     for pad in (0, PAD_MIN, 20_000):
@@ -47,7 +47,7 @@ def datagrams(scene: Scene) -> None:
 
 
 def watching(scene: Scene) -> None:
-    """Nothing is sent while word 18 is in the future; too far off it means nothing."""
+    """No datagram is sent while word 18 is in the future; a time too far ahead is ignored."""
     box = scene.open_with_outbox()
     scene.daemon.datagrams()
     for _try in range(10):
@@ -75,7 +75,7 @@ def watching(scene: Scene) -> None:
 
 
 def queue_full(scene: Scene) -> None:
-    """The kernel's queue is full: events are accepted all the same, and nothing is sent again."""
+    """While the kernel's queue is full, events are accepted, and are not sent again."""
     box = scene.open_with_outbox()
     count = min(queue_length() or 0, _QUEUE_MAX) + 50
     for number in range(count):
@@ -97,7 +97,7 @@ def queue_full(scene: Scene) -> None:
 
 
 def daemon_away(scene: Scene) -> None:
-    """The daemon's socket goes and comes: nothing is refused, and datagrams come again."""
+    """When the daemon ends and starts again, no event is refused, and datagrams are sent again."""
     box = scene.open_with_outbox()
     scene.daemon.stop()
     for _ in range(50):
@@ -106,7 +106,7 @@ def daemon_away(scene: Scene) -> None:
 
     def arrived() -> list[Datagram]:
         scene.must_emit()
-        time.sleep(0.01)  # a client tries to connect ten times a second at most
+        time.sleep(0.01)  # a client tries to connect at most ten times a second
         return scene.daemon.datagrams()
 
     until(arrived, "a daemon has bound the socket again, and no datagram came")
@@ -115,7 +115,7 @@ def daemon_away(scene: Scene) -> None:
 
 
 def outbox_later(scene: Scene) -> None:
-    """A client that began before its daemon has an outbox once there is a directory."""
+    """A client that starts before its daemon gets an outbox once the directory exists."""
     scene.open_client()
     scene.need_outbox()
     for _ in range(3):
@@ -153,7 +153,7 @@ def outbox_later(scene: Scene) -> None:
 
 
 def outbox_retries(scene: Scene) -> None:
-    """A client without an outbox asks for one now and then, and not at each event."""
+    """A client without an outbox tries to get one at intervals, and not at each event."""
     daemon = scene.daemon
     daemon.make_directory()
     daemon.start()
@@ -165,7 +165,8 @@ def outbox_retries(scene: Scene) -> None:
     for _ in range(_TRIES):
         scene.must_emit()
         daemon.datagrams()
-        # Read after each event, since the kernel merges equal unread notifications.
+        # Notifications are read after each event,
+        # since the kernel merges unread ones that are equal.
         asked += any(found == name for _mask, found in inotify.read_events(fd))
     expect(
         asked < _TRIES // 4,
@@ -175,7 +176,7 @@ def outbox_retries(scene: Scene) -> None:
 
 
 def no_outbox(scene: Scene) -> None:
-    """Without an outbox only what the kernel took uses up a number; the farewell names the last."""
+    """Without an outbox only events that the kernel took use up a sequence; a farewell names it."""
     scene.daemon.start()
     scene.open_client()
     found: list[Datagram] = []

@@ -1,4 +1,4 @@
-"""An instance of logd in memory with a real daemon, which cases kill."""
+"""An instance of logd in memory with a real daemon, for cases that kill it."""
 
 from __future__ import annotations
 
@@ -55,9 +55,11 @@ class TemporaryDaemon:
         """Starts the daemon unless it runs, and waits until it is ready."""
         if self._popen is not None and self._popen.poll() is None:
             return
-        # This very package: neither another installed one, nor what lies in the working directory.
+        # Run the same code as this process,
+        # not an installed package or one in the working directory.
         command = [sys.executable, "-P", "-m", "logd", "run", "--config", str(self.config.path)]
-        # It must not notify this process's service manager either.
+        # The daemon starts without systemd's variables,
+        # since it must not notify this process's service manager.
         kept = {name: value for name, value in os.environ.items() if name not in _SYSTEMD}
         path = os.pathsep.join(filter(None, (*_CODE, kept.get("PYTHONPATH"))))
         with self._log.open("wb") as log:
@@ -88,7 +90,7 @@ class TemporaryDaemon:
         self.kills += 1
 
     def settle(self, accepted: int) -> dict[str, Any]:
-        """Returns the status once all accepted events are accounted for, or the time is up."""
+        """Returns the status once all accepted events are accounted for, or at the deadline."""
         end_s = time.monotonic() + DAEMON_S
         while True:
             status = collect_status(self.config)
@@ -99,7 +101,7 @@ class TemporaryDaemon:
             time.sleep(_LOOK_INTERVAL_S)
 
     def outboxes(self) -> list[Path]:
-        """Returns the outbox files that exist."""
+        """Returns the files in the outboxes' directory that are outboxes."""
         return list(self.config.outbox_directory.glob("*.outbox"))
 
     def events(self) -> list[dict[str, Any]]:
@@ -113,7 +115,7 @@ class TemporaryDaemon:
         return rows
 
     def close(self) -> None:
-        """Ends the daemon and removes the outboxes; the rest is in the case's directory."""
+        """Ends the daemon and removes the outboxes; the caller removes the other files."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Parts of shared/PROTOCOL.md that several modules name.
+# Headings of shared/PROTOCOL.md that several modules name.
 FORKS = "Forks"
 FOLLOWING = "Following"
 
-# The parts in which two cases' same message differs: numbers, ids, and what a driver was asked.
+# What may differ in the same message of two cases: numbers, ids, and the command to a driver.
 _VARYING = re.compile(r"`[^`]*`|\b[0-9a-f]*\d[0-9a-f]*\b")
 
-# The notes on what a client may do wrongly and still pass.
+# Notes on faults of a client that no case detects.
 NEVER_TRIED = (
     'No case tests the order of stores and the full fence (PROTOCOL.md, "Writing an event" and '
     "\"Watching\"), nor a socket of the application's under the number of the client's."
@@ -27,9 +27,9 @@ NOT_TRIED = "not tried"
 
 
 class Failed(Exception):
-    """What the client did wrong, and the part of shared/PROTOCOL.md that defines it.
+    """A fault of the client; `page` is the heading of shared/PROTOCOL.md that is violated.
 
-    Without a `page` it is the case's own part.
+    Without a `page` it is the heading of the case.
     """
 
     def __init__(self, message: str, page: str | None = None) -> None:
@@ -38,12 +38,12 @@ class Failed(Exception):
 
 
 class NotTried(Exception):
-    """The driver cannot do what the case needs."""
+    """The driver does not support what the case needs."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one case. `message` is what failed, or why it was not tried."""
+    """The result of one case. `message` says what failed, or why it was not tried."""
 
     case: str
     verdict: str
@@ -60,7 +60,7 @@ def expect(condition: object, message: str, page: str | None = None) -> None:
 
 
 def lines(result: Result, width: int) -> list[str]:
-    """Returns one case's line, and its message and notes below it."""
+    """Returns the line of one case, and below it the message and the notes."""
     mark = {PASSED: "ok", FAILED: "FAIL", NOT_TRIED: "-"}[result.verdict]
     shown = [f"{mark:<5} {result.case:<{width}} {result.seconds:6.2f} s"]
     if result.verdict == FAILED:

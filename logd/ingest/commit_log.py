@@ -14,7 +14,7 @@ Warn = Callable[..., None]
 
 
 def log_commit(batch: Batch, warn: Warn) -> None:
-    """Logs a batch that is on disk."""
+    """Logs what a batch that is now on disk has recorded."""
     if batch.losses:
         _log_losses(batch.losses, warn)
     if batch.quarantine_entries:
@@ -33,7 +33,7 @@ def _log_losses(losses: list[Loss], warn: Warn) -> None:
         events = sum(number or 0 for number in numbers)
         known = f"{events:,} events" if events else ""
         unknown = "an unknown number of events" if None in numbers else ""
-        # The cause is a part of the message: each has lines of its own.
+        # The cause is a part of the message, so that each cause has log lines of its own.
         warn(
             f"lost, {cause}: %s of user %d, pid %d, producer %s (logd losses)",
             " and ".join(filter(None, (known, unknown))),
@@ -49,7 +49,7 @@ def _log_quarantine(entries: list[QuarantineEntry], warn: Warn) -> None:
     newest: dict[int, QuarantineEntry] = {}
     for entry in entries:
         if entry.reason.startswith("outbox: "):
-            continue  # logged with the file's name where it was refused or given up
+            continue  # this entry was logged when its file was refused or given up
         counts[entry.uid] = counts.get(entry.uid, 0) + 1
         newest[entry.uid] = entry
     for uid, entry in newest.items():

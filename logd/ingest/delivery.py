@@ -1,4 +1,4 @@
-"""The delivery core: what has arrived becomes a batch, a commit, and only then a confirmation.
+"""The delivery core: makes a batch of what has arrived, commits it, and only then confirms it.
 
 It has no socket, clock, file or database of its own: it is handed datagrams, the names of closed
 files and the time, and reaches the trail and the outboxes through `logd.ingest.interfaces`.
@@ -33,26 +33,26 @@ from logd.ingest.user_tasks import UserTasks
 from logd.ingest.wakeups import Wakeups
 from logd.runtime_stats import StatsRecorder
 
-# After this many datagrams at once the kernel's queue may have been full (its depth is 10 by
-# default, plus one), and senders may have been turned away: then the outboxes are polled.
+# A kernel queue holds 11 datagrams by default. After this many at once it may have been full,
+# and senders may have been refused, so the outboxes are polled.
 QUEUE_DEPTH_MIN = 10
 
 
 class Delivery(Generic[AnOutbox]):
-    """One instance's producers, their outboxes and the batch at hand.
+    """The delivery core of one instance: its producers, their outboxes and the current batch.
 
-    `clock_ns` is the wall clock, for the record only: nothing is ordered by it. `monotonic_s` is
-    the clock that producers read as well. At most `open_max` outboxes are held open at a time.
-    `own_uid` is the user that logd runs as. The parts that do the work are attributes: the
-    simulation and the tests replace them, or drive one alone.
+    `clock_ns` is the wall clock; nothing is ordered by it. `monotonic_s` is the clock that
+    producers read as well. At most `open_max` outboxes are held open at a time. `own_uid` is the
+    user that logd runs as. The parts that do the work are attributes: the simulation and the tests
+    replace them, or drive one alone.
     """
 
-    # How long a step opens files and searches rings, how long the start does before it is ready,
-    # and the bytes that one slice of a search looks through, which takes about a millisecond.
+    # Seconds for which a step opens files and searches rings; seconds for that before the daemon
+    # is ready; and bytes that one slice of a search reads, which takes about a millisecond.
     work_s = 0.005
     start_work_s = 0.25
     slice_bytes = 64 * 1024
-    # The simulation replaces these two classes.
+    # The simulation in the tests replaces these two classes.
     intake_type: type[Intake] = Intake
     opener_type: type[OutboxOpener[AnOutbox]] = OutboxOpener
 
@@ -106,30 +106,33 @@ class Delivery(Generic[AnOutbox]):
     # -- one step --------------------------------------------------------------------------------
 
     def recover(self, now_s: float) -> None:
-        """Finds the outboxes, and the producers that can send nothing more; before the first step.
+        """Finds the outboxes, and the producers that can send nothing more.
 
-        However many files users have put there, this takes about `start_work_s`: later steps do the
-        rest. Raises StorageBusy when the outboxes cannot be listed.
+        Called before the first step.
+
+        It takes about `start_work_s`, however many files there are: later steps do the rest. Raises
+        StorageBusy when the outboxes cannot be listed.
         """
         self.state.now_s = now_s
         try:
             self.finder.list(due=True)
         except OSError as error:
-            # Taken for an empty directory, it would record every open producer's end as a loss.
+            # If this counted as an empty directory,
+            # the end of every open producer would be recorded as a loss.
             raise StorageBusy(f"the outboxes cannot be listed: {error.strerror}.") from error
         self._ends.begin(self._store.unfinished())
         self.run_tasks()
 
     def run_tasks(self) -> None:
-        """Opens and searches outboxes for about `start_work_s`, at a start or a stop."""
+        """Opens and searches outboxes for about `start_work_s`. Called at a start and a stop."""
         self.tasks.run(self._monotonic_s, self.start_work_s)
 
     def step(self, datagrams: Iterable[Datagram], closed: Iterable[str], now_s: float) -> None:
-        """Takes one step: takes what has arrived, reads what is missing, commits, confirms.
+        """Runs one step: takes what has arrived, reads what is missing, commits, confirms.
 
         `closed` names the files that were closed since the last step, `now_s` is monotonic. Raises
-        LogdError kinds for what ends the process. StorageBusy is kept in `stalled` instead: the
-        batch is committed again at the next step, and nothing more is read until it is stored.
+        a LogdError if the process has to end. StorageBusy is kept in `stalled` instead: the batch
+        is committed again at the next step, and nothing more is read until it is stored.
         """
         state = self.state
         state.now_s = now_s
@@ -137,7 +140,8 @@ class Delivery(Generic[AnOutbox]):
             self.commit()
             return
         drained = self._take_datagrams(datagrams)
-        self.intake.trim(state.batch, keep=self.outboxes.keys())  # also without a batch to commit
+        # Producers are trimmed even if there is no batch to commit.
+        self.intake.trim(state.batch, keep=self.outboxes.keys())
         if self._started.unread <= 0:
             self._ends.record_ended()
         due = now_s >= state.poll_due_s
@@ -147,7 +151,7 @@ class Delivery(Generic[AnOutbox]):
             self.poller.queue_was_full = True
         self.finder.find_new(due=due)
         found = self.finder.find_closed(closed)
-        # A caller that waits for the disk does not wait for the tasks, unless it waits for these.
+        # If a caller waits for the disk, run one task only (it may be what the caller waits for).
         urgent = state.batch and state.batch.awaited
         self.tasks.run(self._monotonic_s, 0.0 if urgent else self.work_s)
         paced = now_s >= state.commit_due_s
@@ -177,7 +181,7 @@ class Delivery(Generic[AnOutbox]):
             state.commit_due_s = self._monotonic_s() + self._commit_interval_s
 
     def commit(self) -> None:
-        """Commits the batch, and confirms it in the outboxes; keeps a StorageBusy in `stalled`."""
+        """Commits the batch and confirms it in the outboxes; keeps a StorageBusy in `stalled`."""
         state, batch, began_s = self.state, self.state.batch, self._monotonic_s()
         try:
             self._store.commit(batch, self._clock_ns())
@@ -199,21 +203,21 @@ class Delivery(Generic[AnOutbox]):
 
     @property
     def stalled(self) -> StorageBusy | None:
-        """Why nothing can be stored at the moment; None if events can be stored."""
+        """Why nothing can be stored now; None if events can be stored."""
         return self._stalled
 
     @property
     def has_backlog(self) -> bool:
-        """Whether the last step left something unread or unlisted: the next is due at once."""
+        """Whether the last step left input unread or unlisted; then the next is due at once."""
         return self.state.work_left
 
     @property
     def holds_datagram(self) -> bool:
-        """Whether a datagram was taken from the queue, but not all of it into a batch."""
+        """Whether a datagram was taken from the queue of which a part is not in a batch yet."""
         return self.drain.held is not None
 
     def next_due_s(self) -> float:
-        """Returns the monotonic time of the next step if nothing arrives before."""
+        """Returns the monotonic time of the next step, if nothing arrives before it."""
         state = self.state
         if self.tasks:
             return state.now_s
@@ -227,14 +231,14 @@ class Delivery(Generic[AnOutbox]):
         return due_s
 
     def _forced_due_s(self) -> float:
-        """Returns when the batch is to be committed for a caller that waits for the disk."""
+        """Returns the monotonic time at which callers that wait for the disk may force a commit."""
         awaited = self.state.batch.awaited
         if not all(map(self.outboxes.quota.others_than, awaited)):
-            return 0.0  # no other user has outboxes open
+            return 0.0  # no other user has an outbox open, so no other user waits
         return self._forced.due_s(awaited)
 
     def commit_is_near(self, by_s: float) -> bool:
-        """Returns whether a commit is due before `by_s` on the monotonic clock."""
+        """Returns whether a commit is due before the monotonic time `by_s`."""
         state = self.state
         return state.work_left or (bool(state.batch) and state.commit_due_s < by_s)
 
@@ -245,11 +249,11 @@ class Delivery(Generic[AnOutbox]):
             self.state.poll_due_s = 0.0
 
     def step_at_once(self) -> None:
-        """Makes the next step follow without a wait: datagrams may be queued elsewhere."""
+        """Makes the next step follow without a wait, since datagrams may be in another queue."""
         self.state.work_left = True
 
     def mark_queue(self, queue_max: int) -> Callable[[], bool]:
-        """Returns a check that is true once all that is in the kernel's queue now is committed.
+        """Returns a check that is true once everything now in the kernel's queue is committed.
 
         The queue holds `queue_max` datagrams at most.
         """
@@ -261,12 +265,12 @@ class Delivery(Generic[AnOutbox]):
         return frozenset(outbox.name for outbox in opened)
 
     def use_new_directory(self) -> None:
-        """Finds outboxes in a new directory; what is open of the former one stays open."""
+        """Starts to list a new directory; outboxes open in the former one stay open."""
         self.finder.restart()
         self.state.poll_due_s = 0.0
         drop_missing(self.intake.producers.values(), self.outboxes, self.opener.may_exist)
 
     def close(self) -> None:
-        """Closes every outbox, and leaves it for the next daemon."""
+        """Closes every outbox; the files stay for the next daemon."""
         for outbox in (*self.outboxes.release_all(), *self.lifecycle.given_up.values()):
             self._directory.release(outbox)

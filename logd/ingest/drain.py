@@ -14,13 +14,13 @@ from logd.batch import Batch, Producer
 from logd.ingest.ordering import Intake
 from logd.ingest.step_budget import StepBudget
 
-# Datagrams take at most this fraction of a batch, so that outboxes are read even under a flood.
+# Datagrams take at most one part in this many of a batch, so that a flood leaves room for outboxes.
 DATAGRAMS_PART = 4
-# Of small datagrams every sixteenth is charged, for sixteen: a charge costs half a datagram.
+# Small datagrams are charged sixteen at a time, since a charge takes half as long as a datagram.
 CHARGE_DATAGRAMS = 16
 CHARGE_BYTES_MIN = 4096
 
-# A datagram: data, the sender's uid and pid as the kernel gives them, and whether the data was cut.
+# A datagram's data, the sender's uid and pid from the kernel, and whether the data was cut.
 Datagram = tuple[bytes, int, int, bool]
 
 
@@ -31,7 +31,8 @@ class Drain:
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._budget = StepBudget(monotonic_s)
-        self.held: tuple[Datagram, int] | None = None  # received, and taken up to an offset
+        # A datagram taken only up to an offset, for the next step.
+        self.held: tuple[Datagram, int] | None = None
         self.more = False
 
     def take(
@@ -41,7 +42,7 @@ class Drain:
         batch: Batch,
         readable: Container[Producer],
     ) -> int:
-        """Takes datagrams into the batch, a held one first; returns how many.
+        """Takes datagrams into the batch, first one held from the last step; returns their number.
 
         `readable` are the producers whose outbox is open.
         """

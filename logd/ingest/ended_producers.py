@@ -11,15 +11,15 @@ from logd.ingest.step_state import StepState
 from logd_wire.outbox.names import outbox_name
 
 RECORD_ENDS_MAX = 1000
-# Producers that may have ended, but whose file exists: further ones wait for the next start.
+# How many producers that may have ended, but have a file, are kept; others wait for the next start.
 UNDECIDED_ENDS_MAX = 1000
 
-# uid, producer id and cause of the loss; None: many were read, the rest may wait for a later step
+# A producer's uid and id, and the cause of its loss; None ends a page of rows that were read.
 End = tuple[int, int, str] | None
 
 
 class EndedProducers:
-    """Goes through the database's unfinished producers, a few in each step.
+    """Records the ends of unfinished producers in the database, some in each step.
 
     `may_exist` returns whether an outbox of that name may exist.
     """
@@ -32,14 +32,14 @@ class EndedProducers:
         self._undecided: list[tuple[int, int, str]] = []
 
     def begin(self, unfinished: Iterator[End]) -> None:
-        """Takes the producers that had not ended when this process started."""
+        """Takes the list of producers that had not ended when this process started."""
         self._unfinished = unfinished
 
     def record_ended(self) -> None:
-        """Records as lost what producers without an outbox have not sent.
+        """Records as lost the events that producers without an outbox have not sent.
 
-        Call it only once what the queue held at the start is taken: their farewells may be in it,
-        and the same loss would be recorded twice, with numbers and without.
+        Call it only when the datagrams queued at the start have been taken. Farewells among them
+        state the same losses with their numbers, which would then be recorded twice.
         """
         state = self._state
         if self._undecided and state.now_s >= state.poll_due_s:
@@ -53,15 +53,16 @@ class EndedProducers:
             except StopIteration:
                 return
             if end is None:
-                break  # enough of the database was read
+                break  # a whole page of rows was read: the rest is for a later step
             uid, producer_id, cause = end
             if self._may_exist(outbox_name(uid, producer_id)):
-                # Readable or not, nothing is lost while it is there: asked again at the next poll.
+                # While the file exists, nothing is lost, readable or not.
+                # The next poll checks it again.
                 if len(self._undecided) < UNDECIDED_ENDS_MAX:
                     self._undecided.append(end)
                 continue
             producer = self._intake.producer(uid, producer_id)
-            if not producer.ended:  # by now: these were read a page at a time
+            if not producer.ended:  # the producer may have ended since its row was read
                 state.batch.add_loss(producer, producer.taken + 1, None, cause)
                 producer.ended = True
         state.work_left = True
@@ -70,9 +71,9 @@ class EndedProducers:
 def drop_missing(
     producers: Iterable[Producer], opened: Container[Producer], may_exist: Callable[[str], bool]
 ) -> None:
-    """Drops producers whose outboxes went with their directory before they were opened.
+    """Drops producers whose outboxes disappeared with their directory before they were opened.
 
-    What is missing of their producers is a loss, by number.
+    Gaps in their sequences are then recorded as losses, with their numbers.
     """
     for producer in producers:
         if (

@@ -1,7 +1,7 @@
-"""Counts what is received and ignored, by sender. Pure.
+"""Counts input that is received and ignored, by sender. Pure.
 
 A duplicate, a redundant farewell or a record that is read from an outbox instead leaves no row
-anywhere. Counted here, the sender of a flood of them is shown in `logd status`.
+anywhere. The counts here show the sender of a flood of them in `logd status`.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-# Senders counted separately for each kind: this bounds the memory.
+# The most senders counted separately for each kind, which bounds the memory.
 SENDERS_MAX = 100
 KINDS = ("duplicates", "early", "farewells", "skipped", "closings")
 
-Sender = tuple[int, int | None]  # uid and pid; None: several processes of that user
+# (uid, pid); a pid of None stands for several processes of the user.
+Sender = tuple[int, int | None]
 
 
 class Tally:
-    """Counts by (uid, pid), for at most SENDERS_MAX of them."""
+    """Counts by (uid, pid), for at most SENDERS_MAX such pairs."""
 
     def __init__(self) -> None:
         self.counts: dict[Sender, int] = {}
         self.total = 0
 
     def add(self, uid: int, pid: int | None, count: int = 1) -> None:
-        """Adds to this sender's count; `pid` is None if only the user is known."""
+        """Adds to the count of a sender; `pid` is None if only the user is known."""
         self.total += count
         sender = (uid, pid)
         try:
@@ -35,7 +36,7 @@ class Tally:
             self.counts[sender] = count
 
     def _make_room(self) -> None:
-        """Merges the processes of the user who has most, so that no user displaces another."""
+        """Merges processes of the user with the most, so that no user displaces another."""
         counts = self.counts
         users = Counter(uid for uid, _ in counts)
         uid, processes = users.most_common(1)[0]
@@ -48,23 +49,23 @@ class Tally:
 
 
 class Ignored:
-    """Counts of what was ignored since the start, by kind and sender."""
+    """Counts of ignored input since the start, by kind and sender."""
 
     def __init__(self) -> None:
         self.duplicates = Tally()  # records at or below the watermark
-        self.early = Tally()  # records past a gap that is read from the outbox, with them
-        self.farewells = Tally()  # of producers that have an outbox, or have ended
-        self.skipped = Tally()  # datagrams not decoded, since the outbox has what is in them
-        # How often closing files that are not outboxes has woken the daemon, by the files' owners.
+        self.early = Tally()  # records past a gap, which the daemon reads from the outbox
+        self.farewells = Tally()  # farewells of producers that have an outbox, or have ended
+        self.skipped = Tally()  # datagrams not decoded, since their records are in an outbox
+        # Wake-ups by the closing of files that are not outboxes, by owner of the file.
         self.closings = Tally()
 
     @property
     def total(self) -> int:
-        """The number of records and datagrams ignored in all."""
+        """The number of records and datagrams ignored, of all kinds."""
         return self.duplicates.total + self.early.total + self.farewells.total + self.skipped.total
 
     def senders(self, rows_max: int) -> list[dict[str, Any]]:
-        """Returns one row for each of the senders with the most ignored."""
+        """Returns a row for each of the senders with the most ignored input."""
         rows: dict[Sender, dict[str, Any]] = {}
         totals: Counter[Sender] = Counter()
         for name in KINDS:

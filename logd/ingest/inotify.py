@@ -20,7 +20,10 @@ _EVENT = struct.Struct("iIII")
 
 
 def watch(directory: str | os.PathLike[str], mask: int) -> int:
-    """Returns a descriptor that gives a directory's events. Raises OSError if no watch is left."""
+    """Returns a descriptor that yields the events of a directory.
+
+    Raises OSError if no watch is left.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
     if fd < 0:
@@ -33,7 +36,7 @@ def watch(directory: str | os.PathLike[str], mask: int) -> int:
 
 
 def read_events(fd: int) -> Iterator[tuple[int, bytes]]:
-    """Yields mask and name of each event that one read gives. Never waits."""
+    """Yields the mask and name of each event that is queued, up to one read. Never waits."""
     try:
         data = os.read(fd, 64 * 1024)
     except BlockingIOError:
@@ -49,21 +52,21 @@ def read_events(fd: int) -> Iterator[tuple[int, bytes]]:
 class Inotify:
     """Watches a directory for outboxes that are closed after writing, or moved in.
 
-    The files of a killed process are closed too, its mappings included. Raises OSError when the
-    kernel has no watch left; the caller then polls.
+    The kernel also closes the files of a killed process. Raises OSError when the kernel has no
+    watch left; the caller then polls.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        # Some files of the last call that are not outboxes, so that their owners can be counted.
+        # Names of closed files that are not outboxes, from the last call, to count their owners.
         self.others: dict[str, None] = {}
         self.fd = watch(directory, IN_CLOSE_WRITE | IN_MOVED_TO)
 
     def names(self) -> list[str]:
         """Returns the outboxes that had an event since the last call, each once; never waits.
 
-        At most what one read gives, about a thousand: a user who causes events as fast as they are
-        read must not hold up the loop. The rest comes with the next call. If the kernel's queue was
-        full (IN_Q_OVERFLOW, an event without a name) some are missing: the caller polls too.
+        It returns the events of one read, about a thousand at most, since a user may cause events
+        as fast as they are read. The rest comes with the next call. If the kernel's queue was full
+        (IN_Q_OVERFLOW, an event without a name) some are missing: the caller polls too.
         """
         self.others.clear()
         found: dict[str, None] = {}
@@ -76,5 +79,5 @@ class Inotify:
         return list(found)
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Stops watching the directory."""
         os.close(self.fd)

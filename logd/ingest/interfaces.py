@@ -1,6 +1,6 @@
 """The interfaces of trail, outbox and directory that the delivery core uses. Types only.
 
-The daemon passes the real ones, the simulation its own.
+The daemon passes implementations with real files, the simulation others.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from logd_wire.outbox.layout import Header
 
 
 class Trail(Protocol):
-    """What the core needs of `logd.storage.store.Store`."""
+    """The methods of `logd.storage.store.Store` that the core uses."""
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """Returns what is stored of a producer; a new one if there is nothing."""
+        """Returns what is stored of a producer, or a new one."""
 
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
-        """Yields uid, id and cause of loss of producers that can send no more, except by an outbox.
+        """Yields uid, id and loss cause of producers that can send no more, except by outbox.
 
-        None: many were examined; the rest may wait for the next step.
+        It yields None after each page of rows, so that the rest can wait for the next step.
         """
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; it is on disk when this returns. StorageBusy: nothing changed."""
+        """Stores the batch; it is on disk on return. After StorageBusy nothing has changed."""
 
 
 class Outbox(Protocol):
-    """What the core needs of `open_outbox.OpenOutbox`. Each method may raise OSError."""
+    """The methods of `open_outbox.OpenOutbox` that the core uses. Each may raise OSError."""
 
     name: str
     header: Header
@@ -51,7 +51,7 @@ AnOutbox = TypeVar("AnOutbox", bound=Outbox)
 
 
 class Directory(Protocol[AnOutbox]):
-    """What the core needs of `outbox_directory.OutboxDirectory`, which documents the methods."""
+    """The methods that the core uses of `outbox_directory.OutboxDirectory`, documented in it."""
 
     def names(self) -> Iterable[tuple[str, int, int]]: ...
     def has(self, name: str) -> bool: ...

@@ -1,6 +1,7 @@
-"""One outbox file, held open: read, confirmed, retired or given up. Never mapped, never locked.
+"""Reads one open outbox file, and writes the daemon's words in its header.
 
-Mapped, a file that its producer cuts short would kill the reader.
+The file is neither mapped nor locked. If it were mapped, a producer that shortens it would kill the
+daemon.
 """
 
 from __future__ import annotations
@@ -28,43 +29,45 @@ from logd_wire.outbox.layout import (
 )
 from logd_wire.wire import WireError
 
-_WORDS = struct.Struct("=QQQ")  # confirmed sequence and position, watched until
+# Three words: confirmed sequence, confirmed position, watched_until_ns.
+_WORDS = struct.Struct("=QQQ")
 _WORD = struct.Struct("=Q")
-# The words with which the daemon ends its use of an outbox: RETIRED and GIVEN_UP.
+# Place of the words RETIRED and GIVEN_UP, with which the daemon ends its use of an outbox.
 LEFT_OFFSET, LEFT_BYTES = WORD_RETIRED * 8, 16
 
 
 class Foreign(WireError):
-    """A file in the directory that is not the outbox of the producer it is named after."""
+    """A file in the directory that is not an outbox of the user and producer in its name."""
 
 
 @dataclass(slots=True, eq=False)
 class OpenOutbox:
-    """An outbox that has passed every check, held open."""
+    """An open outbox, which has passed every check."""
 
     name: str
     uid: int
     producer_id: int
     fd: int
     header: Header
-    # How often damage is searched past before the outbox is given up: a search reads all of it.
+    # How many more damaged places are searched past before the outbox is given up:
+    # each may take a search of the whole ring.
     scans_left: int = 3
-    # Why this outbox is to be given up once all that is still readable is taken.
+    # Why this outbox will be given up, after its readable events are taken; None if it will not.
     unusable: str | None = None
-    # Whether another program removed the file: no later daemon will find it.
+    # Whether another program removed the file, so that no later daemon finds it.
     nameless: bool = False
     confirmed: int = field(init=False)
-    rate: WriteRate | None = None  # of its producer, once a sample was taken
+    rate: WriteRate | None = None  # the producer's write rate; None before it is measured
 
     def __post_init__(self) -> None:
         self.confirmed = self.header.confirmed_sequence
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Returns bytes of the file; fewer if the file was cut, which the caller's checks find."""
+        """Returns bytes of the file; fewer than `length` if the file was shortened."""
         return os.pread(self.fd, length, offset)
 
     def refresh(self) -> Header:
-        """Reads the header again. Raises WireError when it has become impossible."""
+        """Reads the header again. Raises WireError if it is not valid any more."""
         header = parse_header(self.read_at(0, HEADER_BYTES), self._size())
         if header.producer_id != self.producer_id:
             raise OutboxError("another producer's outbox")
@@ -72,7 +75,7 @@ class OpenOutbox:
         return header
 
     def written(self) -> int:
-        """Returns the highest sequence written: the word that grows while the producer lives."""
+        """Returns the highest sequence written, from the header."""
         return int.from_bytes(self.read_at(WORD_WRITTEN * 8, 8), sys.byteorder)
 
     def alive(self) -> bool:
@@ -80,21 +83,24 @@ class OpenOutbox:
         return liveness.lock_holder(self.fd) is not None
 
     def confirm(self, sequence: int, position: int, watched_until_ns: int) -> None:
-        """Writes what is committed into the header, never going back; only called after a commit.
+        """Writes the committed sequence and position into the header, never lower ones.
+
+        Called only after the commit.
 
         Until `watched_until_ns` the producer need not wake the daemon (see `logd.ingest.wakeups`).
         """
         if sequence <= self.confirmed:
             return
         if self.nameless:
-            watched_until_ns = 0  # so that its producer sends, checks its file, and begins another
+            # With 0 the producer sends again, checks its file, and makes another.
+            watched_until_ns = 0
         self._write_at(CONFIRMED_OFFSET, _WORDS.pack(sequence, position, watched_until_ns))
         self.confirmed = sequence
 
     def retire(self) -> bool:
         """Marks the outbox as read to its end; returns False, unmarked, if there is more to read.
 
-        A process that lost its lock with a closed descriptor may still write: either it sees the
+        A process that lost its lock with a closed descriptor may still write. Either it sees the
         mark, or this call sees what it wrote.
         """
         self._write_at(WORD_RETIRED * 8, _WORD.pack(1))
@@ -104,13 +110,13 @@ class OpenOutbox:
         return False
 
     def give_up(self) -> None:
-        """Makes the producer continue in another outbox: this one is foreign or damaged."""
+        """Tells the producer, in the header, to continue in another outbox."""
         self._write_at(WORD_GIVEN_UP * 8, _WORD.pack(1))
 
     def take_back(self) -> None:
-        """Clears the words RETIRED and GIVEN_UP of a killed daemon, to continue with the outbox.
+        """Clears the words RETIRED and GIVEN_UP of a killed daemon, to use the outbox again.
 
-        If they cannot be written they stay as they are.
+        If they cannot be written, they stay as they are.
         """
         with contextlib.suppress(OSError):
             self._write_at(LEFT_OFFSET, bytes(LEFT_BYTES))
@@ -132,15 +138,16 @@ class OpenOutbox:
 def give_up_foreign(fd: int) -> None:
     """Gives up a refused file, if it certainly is an outbox, so that its producer notices.
 
-    The daemon writes into nothing else: a user may have put another file, or a link to one, under
-    an outbox's name. Errors are ignored: what cannot be written stays as it is.
+    A user may have put another file, or a link to one, under an outbox's name: the daemon does not
+    write to such files. Errors are ignored.
     """
     with contextlib.suppress(OSError):
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
             page = os.pread(fd, HEADER_BYTES, 0)
             if is_outbox(page, status.st_size):
-                # In the page that holds the magic: never in a hole, and never past the end.
+                # The write is in the page that holds the magic,
+                # so it is not in a hole or past the end.
                 os.pwrite(fd, _WORD.pack(1), WORD_GIVEN_UP * 8)
                 os.pwrite(fd, bytes(8), WORD_WATCHED_UNTIL_NS * 8)
 
@@ -148,8 +155,8 @@ def give_up_foreign(fd: int) -> None:
 def check_no_holes(status: os.stat_result) -> None:
     """Raises OutboxError for a file that takes less memory than it is long.
 
-    No producer makes one (shared/PROTOCOL.md): its owner could claim, and have searched, what takes
-    no memory, and a write into a hole may fail.
+    No producer makes a sparse file (shared/PROTOCOL.md). Its owner could have the daemon search
+    bytes that take no memory, and a write into a hole may fail.
     """
     if status.st_blocks * 512 < status.st_size:
         raise OutboxError("sparse file", f"{status.st_blocks * 512} of {status.st_size} bytes")

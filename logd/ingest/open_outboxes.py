@@ -1,4 +1,4 @@
-"""The outboxes that are held open, kept consistent with the state about each of them."""
+"""The outboxes that the daemon has open, kept consistent with the state about each of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from logd.ingest.wakeups import Wakeups
 class OpenOutboxes(Generic[AnOutbox]):
     """Open outboxes by producer, with file quota, wake-up suppression, searches and succession.
 
-    `searches` holds the outboxes in which the next record's place is not known yet: they are
-    neither read nor confirmed.
+    `searches` has the producers whose next record's place in the ring is not known yet; their
+    outboxes are neither read nor confirmed.
     """
 
     def __init__(self, quota: OpenFileQuota, wakeups: Wakeups, state: StepState) -> None:
@@ -30,7 +30,7 @@ class OpenOutboxes(Generic[AnOutbox]):
         self.succession = Succession(self._open)
 
     def add(self, producer: Producer, outbox: AnOutbox) -> None:
-        """Holds an outbox open, and keeps the wake-up suppression that its header promises."""
+        """Adds an open outbox, with the wake-up suppression that its header announces."""
         self._open[producer] = outbox
         self.wakeups.inherit(producer, outbox.header.watched_until_ns, self._state.monotonic_s())
         self.quota.add(producer.uid)
@@ -42,13 +42,13 @@ class OpenOutboxes(Generic[AnOutbox]):
         self.succession.drop(producer)
         if outbox is not None:
             self.wakeups.end(producer)
-            # If the producer lives after all, it sends datagrams again.
+            # If the producer is alive after all, it must send datagrams again.
             self._state.attempt(lambda one: one.resume_wakeups(), outbox)
             self.quota.drop(producer.uid)
         return outbox
 
     def release_all(self) -> list[AnOutbox]:
-        """Drops all outboxes; the caller closes them."""
+        """Forgets all outboxes and returns them; the caller closes them."""
         released = list(self._open.values())
         self._open.clear()
         return released

@@ -1,6 +1,6 @@
 """Per-producer ordering: classifies each record as next, duplicate, gap or invalid.
 
-Pure: bytes in, batch out. `load_producer` loads what is stored of a producer at its first record.
+Pure: bytes in, batch out. `load_producer` loads a producer's stored state at its first record.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from logd_wire.wire import (
 )
 
 PRODUCERS_MAX = 10_000
-# A large datagram is taken in slices, between which the caller checks what it has cost: the largest
-# holds 5,000 records.
+# A large datagram is taken in slices, since the largest has 5,000 records:
+# the caller checks its budget between them.
 SLICE_BYTES = 16 * 1024
 _HEAD_BYTES = DATAGRAM_HEAD.size
 
@@ -45,14 +45,14 @@ class Intake:
         self, load_producer: LoadProducer, gap_events_max: int, own_uid: int | None = None
     ) -> None:
         self._load_producer = load_producer
-        self._own_uid = own_uid  # of the report process, whose client logs what only logd may
+        self._own_uid = own_uid  # logd's own uid: only it may log `report_read`
         self._gap_events_max = gap_events_max
         self.producers: dict[tuple[int, int], Producer] = {}
         self._uid_of_outbox: dict[int, int] = {}
         self.ignored = Ignored()
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """Returns this producer's state, loaded at its first record."""
+        """Returns the producer's state, loaded from the database at its first record."""
         key = (uid, producer_id)
         known = self.producers.get(key)
         if known is None:
@@ -62,7 +62,7 @@ class Intake:
         return known
 
     def drop(self, producer: Producer) -> None:
-        """Drops a producer that has ended; its watermark stays in the database."""
+        """Forgets a producer that has ended; its watermark stays in the database."""
         self.producers.pop((producer.uid, producer.id), None)
         if self._uid_of_outbox.get(producer.id) == producer.uid:
             del self._uid_of_outbox[producer.id]
@@ -70,8 +70,8 @@ class Intake:
     def trim(self, batch: Batch, keep: Collection[Producer] = ()) -> None:
         """Drops idle producers past a bound, except those in the batch at hand.
 
-        Senders may invent producers without end, or repeat what ended ones have sent; what is
-        stored can be loaded again. Those to `keep` are the ones whose outbox is held open.
+        Senders may invent any number of producers, or repeat what ended ones have sent. A stored
+        producer can be loaded again. Producers to `keep` have an open outbox.
         """
         if len(self.producers) < PRODUCERS_MAX + len(keep):
             return
@@ -95,12 +95,13 @@ class Intake:
                 raise WireError("oversize datagram", f"{size} bytes")
             kind, producer_id = decode_head(data)
             if pid == 0:
-                # Queued before credentials were asked for: its sender is unknown.
+                # The datagram was queued before the socket asked
+                # for credentials, so its sender is unknown.
                 raise WireError("sender unknown")
             producer = self.producers.get((uid, producer_id))
             owner = self._uid_of_outbox.get(producer_id, uid)
-            # A known producer's datagrams are accepted, whatever file another user names after its
-            # id.
+            # A known producer's datagrams are accepted,
+            # even if another user names a file after its id.
             if owner != uid and producer is None:
                 raise WireError("another user's producer id", f"it has an outbox of uid {owner}")
             seed = producer.seed if producer is not None else producer_seed(producer_id)
@@ -109,8 +110,8 @@ class Intake:
                 producer = self.producer(uid, producer_id)
                 if producer.has_outbox or (producer.ended and last <= producer.taken):
                     self.ignored.farewells.add(uid, pid)
-                # A producer with an outbox ends there, where no other user can forge it; its
-                # farewell datagram is ignored.
+                # A producer with an outbox ends in the outbox,
+                # which no other user can forge. Its farewell datagram is ignored.
                 if not producer.has_outbox:
                     self._farewell(producer, last, refused, batch)
                 return 0
@@ -129,14 +130,14 @@ class Intake:
                 ):
                     offset = self._pass_over(data, offset, end, producer, batch)
                 if kind == KIND_AWAITED and (producer.taken > producer.stored or producer.behind):
-                    batch.awaited.add(uid)  # unless it is on disk already
+                    batch.awaited.add(uid)  # a commit is forced unless the event is on disk already
             return offset if offset < size else 0
         except WireError as error:
             batch.add_quarantine(uid, pid, str(error), data)
             return 0
 
     def skip(self, data: bytes, uid: int, pid: int, readable: Container[Producer]) -> bool:
-        """Skips a datagram undecoded if its producer's outbox can be read instead."""
+        """Skips a datagram without decoding it, if its producer's outbox is open."""
         try:
             _, producer_id = decode_head(data)
         except WireError:
@@ -153,8 +154,8 @@ class Intake:
     ) -> bool:
         """Takes a record of a datagram if it is the next, else classifies it by its sequence.
 
-        Returns whether it changed anything. Raises WireError for an absurd sequence: the rest of
-        the datagram is not read.
+        Returns whether it changed the batch. Raises WireError for an absurd sequence; then the rest
+        of the datagram is not read.
         """
         taken = producer.taken
         if sequence <= taken:
@@ -163,7 +164,7 @@ class Intake:
             return False
         if sequence > taken + 1 or producer.held:
             if producer.has_outbox:
-                # All of it lies in the outbox, this record too, and is read from there in order.
+                # The missing records and this one are in the outbox, and are read from it in order.
                 producer.behind = True
                 self.ignored.early.add(producer.uid, producer.pid)
                 return False
@@ -171,8 +172,8 @@ class Intake:
             if far and taken:
                 raise WireError("sequence jumps", f"from {taken} to {sequence}")
             if far:
-                # An unknown producer: an old client of a new database. What is missing here may
-                # have been stored in the former one.
+                # A new producer that begins with a high sequence is a client of a
+                # former database, in which the earlier events may have been stored.
                 batch.add_loss(producer, 1, None, LOST_BEGINNING_UNKNOWN)
             else:
                 batch.add_loss(producer, taken + 1, sequence - 1, LOST_NOT_RECEIVED)
@@ -182,11 +183,10 @@ class Intake:
     def _pass_over(
         self, data: bytes, offset: int, end: int, producer: Producer, batch: Batch
     ) -> int:
-        """Skips records to be ignored, by their heads alone; returns the offset after them.
+        """Skips records that would be ignored, by their heads alone; returns the offset after them.
 
-        That costs a fifth of taking them.
-
-        Their CRC is not checked: what a false head hides is the sender's own loss.
+        This takes a fifth of the time of taking them. Their CRC is not checked: a sender that
+        forges a head loses its own events.
         """
         head, head_bytes, size = RECORD_HEAD.unpack_from, RECORD_HEAD.size, len(data)
         taken = producer.taken
@@ -215,7 +215,7 @@ class Intake:
     def take_outbox_records(
         self, producer: Producer, payloads: Iterable[bytes], batch: Batch
     ) -> None:
-        """Takes records read from the producer's outbox: `taken`+1 and those that follow it.
+        """Takes records read from the producer's outbox, the first of them with sequence `taken`+1.
 
         The caller sets the producer's position.
         """
@@ -252,7 +252,8 @@ class Intake:
     ) -> Event | None:
         """Quarantines a malformed event, unless it is logd's own record of a report.
 
-        Report processes of earlier versions logged those, and may have left them in an outbox.
+        Report processes of earlier versions logged such events, and may have left them in an
+        outbox.
         """
         if isinstance(error, Reserved) and producer.uid == self._own_uid:
             try:
@@ -275,7 +276,7 @@ class Intake:
             return
         if not (last or refused or producer.row or producer in batch.producers):
             producer.ended = True
-            self.drop(producer)  # it sent nothing: it gets no row
+            self.drop(producer)  # a producer that sent nothing gets no row
             return
         if missing > 0:
             batch.add_loss(producer, producer.taken + 1, last, LOST_NOT_RECEIVED)

@@ -1,7 +1,7 @@
 """The outboxes' directory: creates it, lists it, and opens, refuses and removes files in it.
 
-Every file in it is untrusted input: it is checked before use, and opened without following a link
-or waiting for anything.
+Every file in it is untrusted input: it is checked before use, and opened without following links
+and without waiting.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from logd_wire.rendezvous import (
 from logd_wire.wire import OtherVersion, WireError
 
 TEMPORARY_AGE_MAX_S = 60.0
-# How many temporary files are tracked at once until they are old enough to remove.
+# The most temporary files that are tracked until they are old enough to be removed.
 TEMPORARY_MAX = 1000
 _log = logging.getLogger("logd")
 
@@ -52,7 +52,7 @@ _log = logging.getLogger("logd")
 class OutboxDirectory:
     """The directory of the outboxes: `prepare` creates it, `attach` only opens it.
 
-    With `read_only` outboxes can be read, not confirmed, and nothing is removed.
+    With `read_only`, outboxes can be read but not confirmed, and nothing is removed.
     """
 
     def __init__(
@@ -70,19 +70,20 @@ class OutboxDirectory:
         self.fd = -1
         self.token = ""
         self.refused = RefusedFiles()
-        # Files under a temporary name, and when each was first seen on the monotonic clock: their
-        # own times are the wall clock's, which may just have been set.
+        # When each temporary file was first seen, on the monotonic clock:
+        # the times of the files themselves are of the wall clock, which may have been set.
         self._temporary: dict[str, float] = {}
         # Files and bytes of each user in the directory, as of the last complete listing.
         self.usage: dict[int, tuple[int, int]] = {}
 
     def prepare(self, socket_path: str, token: str | None = None, *, claim: bool = False) -> None:
-        """Creates the directory, keeps its token unless one is given, and leads clients to it.
+        """Creates the directory with its token, and writes the rendezvous file for clients.
 
-        With `claim`, for a daemon, it is locked before.
+        The directory keeps its token unless `token` is given. With `claim`, for a daemon, it is
+        locked first.
 
-        If the name that follows from the socket's path belongs to another user, another one is
-        taken. Raises CannotCreate when a configured directory belongs to another user, or when it
+        If the default name, made of the socket's path, belongs to another user, another name is
+        chosen. Raises CannotCreate when a configured directory belongs to another user, or when it
         would put plain text on a disk.
         """
         kind = filesystem_type(self.path.parent)
@@ -105,7 +106,7 @@ class OutboxDirectory:
             raise cannot_write(rendezvous_path(socket_path), error) from error
 
     def _make(self, socket_path: str, wanted: str | None) -> str:
-        """Creates the directory under the first name that is free or ours; returns its token."""
+        """Creates the directory under the first name that no other user has; returns its token."""
         names = [str(self.path)]
         if names[0] == default_directory_in_use(socket_path):
             names += [default_directory(socket_path), other_directory(socket_path)]
@@ -124,13 +125,13 @@ class OutboxDirectory:
         raise problem
 
     def attach(self) -> None:
-        """Opens the existing directory unchanged. Raises OSError."""
+        """Opens the existing directory and changes nothing. Raises OSError."""
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def claim(self) -> None:
-        """Locks the directory for this daemon, until it is closed. Raises CannotCreate.
+        """Locks the directory for this daemon until the directory is closed. Raises CannotCreate.
 
-        Two daemons would each store what belongs to the other, and remove it as stored.
+        Two daemons in one directory would each store and remove outboxes of the other.
         """
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,27 +167,27 @@ class OutboxDirectory:
         self.usage, self._temporary = usage, temporary
 
     def _remove_stale(self, name: str, age_s: float) -> None:
-        # A producer that was killed while it created its outbox had accepted nothing yet.
+        # A temporary file belongs to a producer that was killed before it accepted an event.
         if self._access == os.O_RDWR and age_s > TEMPORARY_AGE_MAX_S:
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=self.fd)
 
     def has(self, name: str) -> bool:
-        """Returns whether there is a file of that name; opens nothing."""
+        """Returns whether a file with that name exists, without opening it."""
         return self.owner(name) is not None
 
     def owner(self, name: str) -> int | None:
-        """Returns the uid that the file of that name belongs to; None when there is none."""
+        """Returns the uid of the owner of the file with that name; None if there is none."""
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_uid
         except FileNotFoundError:
             return None
 
     def open(self, name: str, uid: int, producer_id: int) -> OpenOutbox | None:
-        """Opens the outbox of that name; None if there is none, or it was refused before.
+        """Opens the outbox with that name; None if there is none or it was refused before.
 
-        Raises Foreign with what is wrong with it, OtherVersion for a newer one (each time), and
-        OSError when this process is out of something (descriptors, memory) and may retry.
+        Raises Foreign with what is wrong with the file, OtherVersion for a newer version (each
+        time), and OSError if this process lacks descriptors or memory and may retry.
         """
         try:
             status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -200,7 +201,8 @@ class OutboxDirectory:
             return None
         try:
             if name not in refused and refused.is_over_quota(identity.uid):
-                # Opened to read only, or the daemon's own closing of it would wake it for ever.
+                # The file is opened read-only: closing a writable
+                # descriptor wakes the daemon, which would open it again.
                 try:
                     os.close(self._open(name, uid, producer_id, os.O_RDONLY).fd)
                 except WireError:
@@ -211,8 +213,8 @@ class OutboxDirectory:
             return self._open(name, uid, producer_id, self._access)
         except WireError as error:
             error.uid = identity.uid
-            # The file's present identity: giving it up has changed it, and with an outdated one it
-            # would be opened, and the daemon woken, for ever.
+            # The identity is read after the refusal, which has changed the file. With the
+            # earlier identity, the file would be opened, and the daemon woken, again and again.
             now = self._identity_of(name)
             same = now is not None and now.inode == identity.inode
             refused.add(
@@ -266,8 +268,8 @@ class OutboxDirectory:
     def remove(self, outbox: OpenOutbox) -> None:
         """Removes the file of a dead producer, once all of it is stored, and closes it.
 
-        Another file that was put under its name since is not what was read, and stays. Raises
-        OSError when the file cannot be removed: it is not opened again until it changes.
+        Another file that was put under that name since stays. Raises OSError if the file cannot be
+        removed; it is not opened again until it changes.
         """
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -282,7 +284,7 @@ class OutboxDirectory:
             self.release(outbox)
 
     def refuse(self, outbox: OpenOutbox) -> None:
-        """Closes an outbox that turned out unreadable; it is not opened again until it changes."""
+        """Closes an outbox that cannot be read; the file is not opened again until it changes."""
         give_up_foreign(outbox.fd)
         try:
             self.refused.add(outbox.name, _identity(os.fstat(outbox.fd)))
@@ -290,8 +292,9 @@ class OutboxDirectory:
             self.release(outbox)
 
     def release(self, outbox: OpenOutbox) -> None:
-        """Closes an outbox and leaves it for the next daemon."""
-        with contextlib.suppress(OSError):  # it is closed all the same (close(2))
+        """Closes an outbox; the file stays for the next daemon."""
+        # Close() frees the descriptor even if it fails (close(2)).
+        with contextlib.suppress(OSError):
             os.close(outbox.fd)
 
     def close(self) -> None:
@@ -311,7 +314,8 @@ def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> FileId
     except OSError:
         return None
     files, size = usage.get(status.st_uid, (0, 0))
-    # The memory that it takes, not its length: a sparse file takes none.
+    # The memory that the file takes is counted,
+    # not its length, which a sparse file can have for nothing.
     usage[status.st_uid] = (files + 1, size + status.st_blocks * 512)
     return _identity(status)
 
@@ -319,7 +323,7 @@ def _count(entry: os.DirEntry[str], usage: dict[int, tuple[int, int]]) -> FileId
 def mount_fields(path: Path) -> list[str]:
     """Returns the fields of /proc/self/mountinfo (proc(5)) for the file system that holds `path`.
 
-    Without any if there is no such line.
+    Returns an empty list if there is no such line.
     """
     try:
         device = path.stat().st_dev

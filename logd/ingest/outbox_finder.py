@@ -1,4 +1,4 @@
-"""Finds outboxes: by listing their directory in parts, and by the names of closed files."""
+"""Finds outboxes: lists their directory in parts, and takes the names of closed files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from logd.ingest.step_state import StepState
 from logd.ingest.user_tasks import UserTasks
 from logd_wire.outbox.names import parse_name
 
-# How many names of a listing a step takes, and for how long; how many files of a user may wait to
-# be opened. Further ones are found by the next listing.
+# How many names of a listing a step takes, for how many seconds,
+# and how many files of one user may be queued. The next listing finds the others.
 DISCOVER_FILES_MAX = 500
 DISCOVER_S_MAX = 0.005
 DISCOVER_QUEUE_MAX = 1000
-# How long a step handles names of closed files. The rest is found by the listing.
+# Seconds for which a step handles names of closed files. The listing finds the others.
 CLOSED_S_MAX = 0.002
 
 
 @dataclass(eq=False)
 class OutboxFinder(Generic[AnOutbox]):
-    """Queues each file that is not open yet as a task of its owner."""
+    """Finds files that are not open yet, and queues each as a task of its owner."""
 
     directory: Directory[AnOutbox]
     outboxes: OpenOutboxes[AnOutbox]
@@ -43,11 +43,11 @@ class OutboxFinder(Generic[AnOutbox]):
         return self._listing is not None
 
     def restart(self) -> None:
-        """Drops the listing under way, since the directory was replaced."""
+        """Ends the listing under way, since the directory was replaced."""
         self._listing = None
 
     def find_new(self, *, due: bool) -> None:
-        """Continues the listing, or begins one if it is due; any number of files may be there."""
+        """Continues the listing of the directory, or begins one if it is due."""
         try:
             self.list(due=due)
         except OSError as error:
@@ -55,7 +55,7 @@ class OutboxFinder(Generic[AnOutbox]):
             self.state.warn_throttled("the outboxes cannot be listed now: %s", error.strerror)
 
     def list(self, *, due: bool) -> None:
-        """Does the same as `find_new`, but raises OSError when the directory cannot be listed."""
+        """Does the same as `find_new`, but raises OSError if the directory cannot be listed."""
         if due and self._listing is None:
             self._listing = iter(self.directory.names())
         if self._listing is None:
@@ -72,22 +72,22 @@ class OutboxFinder(Generic[AnOutbox]):
         self.state.work_left = True
 
     def find(self, name: str, uid: int, producer_id: int) -> None:
-        """Queues a file that is not open yet, to be opened when its owner's tasks are served."""
+        """Queues a file that is not open yet, to be opened as a task of its owner."""
         producer = self.intake.producers.get((uid, producer_id))
         if producer is not None and producer in self.outboxes:
             return
         try:
             owner = self.directory.owner(name)
         except OSError:
-            return  # found again by the next listing
+            return  # the next listing finds the file again
         if owner is not None and self.tasks.count(owner) < DISCOVER_QUEUE_MAX:
             task = partial(self.opener.open_found, name, uid, producer_id)
             self.tasks.add(owner, name, task)
 
     def find_closed(self, names: Iterable[str]) -> set[Producer]:
-        """Queues new outboxes among closed files; returns the producers of those already loaded.
+        """Queues new outboxes among closed files; returns the known producers of the others.
 
-        What there is no time for is found by the listing and the next due poll.
+        Files for which there is no time are found by the listing and the next due poll.
         """
         found = set()
         end_s = self.state.monotonic_s() + CLOSED_S_MAX

@@ -17,17 +17,17 @@ from logd.ingest.step_state import StepState
 
 @dataclass(eq=False)
 class OutboxLifecycle(Generic[AnOutbox]):
-    """The part of the delivery core that ends the use of outboxes, or confirms them."""
+    """Confirms outboxes, and ends their use."""
 
     directory: Directory[AnOutbox]
     outboxes: OpenOutboxes[AnOutbox]
     intake: Intake
     state: StepState
-    # Given-up outboxes, removed after the commit that records their loss.
+    # Given-up outboxes, which are removed after the commit that records their loss.
     given_up: dict[Producer, AnOutbox] = field(default_factory=dict, init=False)
 
     def finish_commit(self, batch: Batch) -> None:
-        """Confirms what a batch has stored, retires ended producers, removes given-up outboxes."""
+        """Confirms what a commit has stored, retires ended producers, removes given-up outboxes."""
         given_up, self.given_up = self.given_up, {}
         for producer in batch.producers:
             self.confirm(producer)
@@ -47,7 +47,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
         try:
             outbox.confirm(producer.stored, producer.position, until_ns)
         except OSError as error:
-            if not producer.ended:  # else it is removed at once, and nothing reads the word
+            if not producer.ended:  # an error matters only if the producer still reads the word
                 self.handle_error(producer, outbox, error)
 
     def retire(self, producer: Producer) -> None:
@@ -62,15 +62,15 @@ class OutboxLifecycle(Generic[AnOutbox]):
         self.intake.drop(producer)
 
     def _is_retired(self, outbox: AnOutbox) -> bool:
-        """Marks an outbox as retired; False if its process, alive without its lock, wrote more."""
+        """Marks an outbox as retired; False if its process, alive without a lock, wrote more."""
         try:
-            outbox.resume_wakeups()  # from here on its producer sends what it writes
+            outbox.resume_wakeups()  # the producer sends datagrams again, and checks the mark
             return outbox.retire()
         except OSError as error:
-            return not is_shortage(error)  # one that cannot be written to is removed all the same
+            return not is_shortage(error)  # an outbox that cannot be written to is removed anyway
 
     def handle_error(self, producer: Producer, outbox: AnOutbox, error: OSError) -> None:
-        """Handles an OSError on one outbox: gives it up, or retries later after a shortage."""
+        """Handles an OSError of an outbox: retries later after a shortage, else gives it up."""
         if is_shortage(error):
             producer.behind = True
             self.state.warn_throttled("%s: cannot be used now: %s", outbox.name, error.strerror)
@@ -80,7 +80,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
     def end_use(
         self, producer: Producer, outbox: AnOutbox, reason: str, capacity: Capacity | None = None
     ) -> None:
-        """Gives an outbox up, now or in a later step: what is still readable is stored first."""
+        """Stores what is still readable in an outbox, then gives it up, now or in a later step."""
         begin_salvage(producer, outbox, reason)
         batch = self.state.batch
         if producer not in self.outboxes.searches and read_rest(
@@ -91,16 +91,16 @@ class OutboxLifecycle(Generic[AnOutbox]):
             self.give_up(producer, outbox, reason)
 
     def give_up(self, producer: Producer, outbox: AnOutbox, reason: str) -> None:
-        """Records the unreadable rest of an outbox as lost; its producer continues without it."""
+        """Records the unreadable rest of an outbox as lost, and schedules its removal."""
         state, batch = self.state, self.state.batch
         state.warn_throttled("%s: given up: %s", outbox.name, reason, user=producer.uid)
         header = outbox.header
-        # Later events are recorded when it is removed, up to a ring's capacity.
+        # Later events, up to a ring's capacity, are recorded when the outbox is removed.
         outbox.header = replace(header, written=max(header.written, producer.taken))
         if header.written > producer.taken:
             plausible = header.written - producer.taken <= ring_events_max(header)
             last = header.written if plausible else None
-            # Until its place is found, the header is the only evidence of any event.
+            # Until the next record's place is found, only the header reports any events.
             placing = isinstance(self.outboxes.searches.get(producer), NextRecordSearch)
             cause = LOST_CLAIMED if placing else LOST_DAMAGED
             batch.add_loss(producer, producer.taken + 1, last, cause)
@@ -113,7 +113,7 @@ class OutboxLifecycle(Generic[AnOutbox]):
         self.given_up[producer] = outbox
 
     def _remove_given_up(self, producer: Producer, outbox: AnOutbox) -> None:
-        """Removes a given-up outbox whose loss is committed; its living producer notices by that.
+        """Removes a given-up outbox after its loss is committed, so that a living producer notices.
 
         What the producer has written since is recorded first, up to what its ring can hold.
         """

@@ -1,4 +1,4 @@
-"""Opens outboxes: checks a file, holds it open within its user's quota, and finds its place."""
+"""Opens outboxes: checks a file, opens it within its user's quota, and finds its next record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from logd.ingest.step_state import StepState
 from logd_wire.outbox.names import outbox_name
 from logd_wire.wire import OtherVersion, WireError
 
-# An outbox that follows another is opened after it, which may follow a further one, and so on.
+# How many predecessors are opened before an outbox: each may follow another one.
 PREDECESSORS_MAX = 8
 
 
@@ -33,7 +33,7 @@ class OutboxOpener(Generic[AnOutbox]):
     searches: PlaceSearches[AnOutbox]
     intake: Intake
     state: StepState
-    # The chain of outboxes being opened, each the predecessor of the one before.
+    # The outboxes being opened now: each one is followed by the one before.
     opening: list[tuple[int, int]] = field(default_factory=list, init=False)
 
     def load_producer(self, uid: int, producer_id: int) -> Producer:
@@ -43,7 +43,7 @@ class OutboxOpener(Generic[AnOutbox]):
         return producer
 
     def open_found(self, name: str, uid: int, producer_id: int) -> bool:
-        """Opens a file that was found in the directory; returns True when the task is done."""
+        """Opens a file found in the directory. Always returns True, since the task is done."""
         producer = self.intake.producers.get((uid, producer_id))
         if producer is not None:
             if producer not in self.outboxes and producer not in self.lifecycle.given_up:
@@ -51,20 +51,20 @@ class OutboxOpener(Generic[AnOutbox]):
         elif not self.outboxes.quota.has_room(uid):
             self._warn_over_quota(name, uid)
         else:
-            producer = self.intake.producer(uid, producer_id)  # loads it, with its outbox
+            producer = self.intake.producer(uid, producer_id)  # loading a producer opens its outbox
             if producer not in self.outboxes and producer.taken == producer.stored:
-                self.intake.drop(producer)  # an outbox that waits is found again by its name
+                self.intake.drop(producer)  # a waiting outbox is found again by its file's name
         return True
 
     def may_exist(self, name: str) -> bool:
-        """Returns whether the file exists, or whether that cannot be determined."""
+        """Returns whether the file exists, or may exist because that cannot be determined."""
         try:
             return self.directory.has(name)
         except OSError:
             return True
 
     def open(self, producer: Producer, name: str) -> None:
-        """Opens the producer's outbox, if it has one, and begins to find its place in it."""
+        """Opens the producer's outbox, if it has one, and begins to search for its next record."""
         quota, state = self.outboxes.quota, self.state
         if not quota.has_room(producer.uid) and self.may_exist(name):
             self._wait_for_quota(producer, name)
@@ -77,14 +77,14 @@ class OutboxOpener(Generic[AnOutbox]):
             if outbox.header.follows:
                 self._open_predecessor(producer, outbox.header.follows)
                 if not quota.has_room(producer.uid):
-                    # The predecessor took the last file of the quota: that is read first.
+                    # The predecessor took the last file of the quota, and is read first.
                     state.attempt(self.directory.release, outbox)
                     self._wait_for_quota(producer, name)
                     return
             search = NextRecordSearch(producer, outbox.header, outbox.read_at)
             placed = search.step(state.batch, self.searches.slice_bytes)
         except OtherVersion as error:
-            producer.has_outbox = True  # what is missing is in there, not lost
+            producer.has_outbox = True  # missing events are in this outbox, not lost
             uid = producer.uid if error.uid is None else error.uid
             state.warn_throttled(
                 "%s: %s: left for a daemon that can read it", name, error, user=uid
@@ -97,8 +97,8 @@ class OutboxOpener(Generic[AnOutbox]):
                 return
             if outbox is not None:
                 self.directory.release(outbox)
-            # Out of descriptors, say. The file exists, so a gap is not recorded as a loss: every
-            # poll retries.
+            # A shortage, such as of descriptors. The file exists,
+            # so a gap is not recorded as a loss, and every poll retries to open it.
             producer.has_outbox = producer.behind = True
             state.warn_throttled(
                 "%s: cannot be opened now: %s", name, error.strerror, user=producer.uid
@@ -110,7 +110,7 @@ class OutboxOpener(Generic[AnOutbox]):
         self, producer: Producer, outbox: AnOutbox, search: NextRecordSearch, *, placed: bool
     ) -> None:
         producer.has_outbox = producer.behind = True
-        # Whatever was recorded while the file was out of reach, its lock decides again.
+        # A recorded end does not count: the lock on the file decides again.
         producer.ended = False
         if producer.pid == 0:
             producer.pid = outbox.header.pid
@@ -121,7 +121,7 @@ class OutboxOpener(Generic[AnOutbox]):
         self._hold_for_predecessor(producer, outbox.header.follows)
 
     def _open_predecessor(self, producer: Producer, follows: int) -> None:
-        """Opens the outbox that this one follows, if it exists and is not open yet."""
+        """Opens the outbox that the producer's outbox follows, if it exists and is not open yet."""
         uid, name = producer.uid, outbox_name(producer.uid, follows)
         known = self.intake.producers.get((uid, follows))
         self.opening.append((uid, producer.id))
@@ -138,16 +138,17 @@ class OutboxOpener(Generic[AnOutbox]):
             self.opening.pop()
 
     def _hold_for_predecessor(self, producer: Producer, follows: int) -> None:
-        """Holds a producer back until what its predecessor has written by now is read."""
+        """Holds a producer back until what its predecessor has written up to now is read."""
         predecessor = self.intake.producers.get((producer.uid, follows)) if follows else None
         outbox = self.outboxes.get(predecessor) if predecessor is not None else None
         if predecessor is None or outbox is None:
             return
-        with suppress(OSError):  # order is then not kept; the next poll handles it
+        # If this fails, the next poll reads the outbox; the order may be lost.
+        with suppress(OSError):
             self.outboxes.succession.hold(producer, predecessor, outbox.written())
 
     def _wait_for_quota(self, producer: Producer, name: str) -> None:
-        producer.has_outbox = producer.behind = True  # what is missing is in there, not lost
+        producer.has_outbox = producer.behind = True  # missing events are in this outbox, not lost
         self._warn_over_quota(name, producer.uid)
 
     def _warn_over_quota(self, name: str, uid: int) -> None:
@@ -159,10 +160,11 @@ class OutboxOpener(Generic[AnOutbox]):
     def _quarantine(
         self, producer: Producer, outbox: AnOutbox | None, name: str, why: object, uid: int | None
     ) -> None:
-        """Quarantines a file that is not this producer's outbox, under its owner's uid."""
+        """Quarantines a file that is not the producer's outbox, under its owner's uid."""
         if outbox is not None:
             self.state.attempt(self.directory.refuse, outbox)
-        uid = producer.uid if uid is None else uid  # the owner's: the name may lie
+        # The entry names the uid of the file's owner, since the file's name may be forged.
+        uid = producer.uid if uid is None else uid
         pid = producer.pid if uid == producer.uid else 0
         self.state.batch.add_quarantine(uid, pid, f"outbox: {why}", name.encode())
         self.state.warn_throttled(

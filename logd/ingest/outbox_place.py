@@ -1,7 +1,7 @@
 """Restores the outboxes' directory, its token and the rendezvous file of a running daemon.
 
-The daemon can read an open outbox even without its name. Outboxes in a former directory, which was
-renamed or covered by another, are moved to where clients and a later daemon find them.
+The daemon can read an open outbox even if it has lost its name. If the directory was renamed or
+covered by another, its outboxes are moved to where clients and a later daemon find them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from logd_wire.rendezvous import TOKEN_NAME, new_token, rendezvous_path
 class OutboxPlace:
     """The directory of a running daemon, and the files that lead clients to it.
 
-    `open_names` returns the outboxes that the daemon has open; `use_new_directory` is called when
-    the directory is another one than before.
+    `open_names` returns the names of outboxes that the daemon has open; `use_new_directory` is
+    called after the directory was replaced.
     """
 
     outboxes: OutboxDirectory
@@ -33,29 +33,29 @@ class OutboxPlace:
 
     @property
     def directory(self) -> str:
-        """The path of the outboxes' directory; changes if another user has taken the name."""
+        """The path of the outboxes' directory; it changes if another user has taken the name."""
         return str(self.outboxes.path)
 
     @property
     def token(self) -> str:
-        """The path of the token's file."""
+        """The path of the file with the directory's token."""
         return f"{self.outboxes.path}/{TOKEN_NAME}"
 
     @property
     def rendezvous(self) -> str:
-        """The path of the file that leads clients to the directory."""
+        """The path of the rendezvous file, which leads clients to the directory."""
         return rendezvous_path(self.socket_path)
 
     def put_back(self) -> None:
-        """Creates what is missing or wrong of directory, token and rendezvous file.
+        """Creates the directory, its token and the rendezvous file, if they are missing or wrong.
 
         Raises CannotCreate, StorageBusy or OSError; then the daemon keeps the former directory.
         """
         self.finish()
         outboxes = self.outboxes
         before = former, directory, token = outboxes.fd, outboxes.path, outboxes.token
-        # A directory with another inode has been replaced, even if it holds our token (a copy): its
-        # outboxes are not those that an earlier forget has seen.
+        # A directory with another inode is a replacement, even if it has the same token (a copy):
+        # an earlier `forget` has not seen the outboxes in it.
         same = _is_same(former, directory)
         try:
             outboxes.prepare(self.socket_path, token if same else new_token(), claim=not same)
@@ -67,14 +67,14 @@ class OutboxPlace:
             raise
         if not moved:
             os.close(outboxes.fd)
-            outboxes.fd = former  # which has the lock
+            outboxes.fd = former  # the former descriptor has the lock
             return
         self._move_from(former)
         self._former = former
         self.use_new_directory()
 
     def finish(self) -> None:
-        """Closes the former directory, after moving what clients have still created there."""
+        """Closes the former directory, after moving outboxes that clients created in it since."""
         if self._former is not None:
             self._move_from(self._former)
             os.close(self._former)
@@ -83,8 +83,8 @@ class OutboxPlace:
     def _move_from(self, former: int) -> None:
         """Moves the outboxes of a former directory into the present one.
 
-        One that cannot be moved (to another file system) is unlinked if the daemon has it open: its
-        living producer notices that, and continues with another outbox.
+        An outbox that cannot be moved (to another file system) is unlinked if the daemon has it
+        open. Its living producer notices that, and continues with another outbox.
         """
         opened = self.open_names()
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Reads the outboxes that are ahead of the batch, and finds out which producers have died."""
+"""Reads outboxes that hold events not yet in the batch, and finds producers that have died."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from logd.ingest.scheduling import ReadRequest, schedule
 from logd.ingest.step_state import StepState
 from logd_wire.wire import WireError
 
-# The most outboxes that a due poll goes through in one step.
+# The most outboxes that one step polls in a round through all of them.
 POLL_FILES_MAX = 500
 
 
@@ -31,23 +31,24 @@ class OutboxPoller(Generic[AnOutbox]):
     searches: PlaceSearches[AnOutbox]
     intake: Intake
     state: StepState
-    # The outboxes still to be read in the round under way.
+    # The outboxes left in the current round.
     _round: Iterator[Producer] | None = field(default=None, init=False)
-    # Senders may have been turned away: all outboxes are polled, from that moment on.
+    # Whether the kernel's queue may have been full and refused senders:
+    # then all outboxes are polled at `poll_all_due_s`.
     queue_was_full: bool = field(default=False, init=False)
     poll_all_due_s: float = field(default=0.0, init=False)
 
     @property
     def in_round(self) -> bool:
-        """Whether the round of a due poll has outboxes left."""
+        """Whether the current round through all outboxes has some left."""
         return self._round is not None
 
     def poll(self, *, due: bool, closed: set[Producer], check_wakeups: bool) -> None:
-        """Reads the outboxes that are ahead of the batch, as the batch has capacity.
+        """Reads outboxes that hold events not yet in the batch, up to the batch's capacity.
 
-        `due` begins a round through all of them, which asks whether their producers are alive; of
-        those that were `closed` that is asked at once. `check_wakeups` includes the producers whose
-        wake-ups are suppressed.
+        `due` begins a round through all outboxes, which also checks whether their producers are
+        alive; for `closed` ones that is checked at once. `check_wakeups` includes the producers
+        whose wake-ups are suppressed.
         """
         outboxes, state = self.outboxes, self.state
         began_s = state.monotonic_s()
@@ -56,7 +57,8 @@ class OutboxPoller(Generic[AnOutbox]):
         suppressed: Container[Producer] = outboxes.wakeups if check_wakeups else ()
         requests = self._requests(began_s, in_round, closed, suppressed, poll_all=poll_all)
         if poll_all:
-            # Half of the time at most: ten small datagrams cost less than polling all outboxes.
+            # Polling all outboxes takes longer than ten small datagrams,
+            # so it gets half of the time.
             ended_s = state.monotonic_s()
             self.queue_was_full, self.poll_all_due_s = False, ended_s + (ended_s - began_s)
         shared = outboxes.quota.several_users
@@ -77,7 +79,7 @@ class OutboxPoller(Generic[AnOutbox]):
         *,
         poll_all: bool,
     ) -> list[ReadRequest[AnOutbox]]:
-        """Returns the outboxes that have something to read, or whose producer has died."""
+        """Returns the outboxes to be read: with new events, or of a dead producer."""
         requests: list[ReadRequest[AnOutbox]] = []
         failed: list[tuple[Producer, AnOutbox, OSError]] = []
         searches = self.outboxes.searches
@@ -92,8 +94,8 @@ class OutboxPoller(Generic[AnOutbox]):
             ask = producer in asked
             if not (ask or poll_all or producer.behind or producer in suppressed):
                 continue
-            # Ask whether it is alive before reading what it has written: what a producer writes
-            # last must be seen by the read after it is known to be dead.
+            # Check the lock before reading `written`:
+            # once the producer is known to be dead, the number read is its last one.
             try:
                 alive = outbox.alive() if ask or producer.behind else True
                 written = outbox.written()
@@ -111,7 +113,7 @@ class OutboxPoller(Generic[AnOutbox]):
         return requests
 
     def _next_of_round(self, *, due: bool) -> set[Producer]:
-        """Returns the next part of the round through all outboxes, if one is due or under way."""
+        """Returns the next outboxes of the round through all, if a round is due or under way."""
         if due and self._round is None:
             self._round = iter(list(self.outboxes))
         part = set(islice(self._round or (), POLL_FILES_MAX))
@@ -134,14 +136,15 @@ class OutboxPoller(Generic[AnOutbox]):
             self.lifecycle.handle_error(producer, outbox, error)
 
     def read(self, producer: Producer, outbox: AnOutbox, alive: bool, capacity: Capacity) -> None:
-        """Reads an outbox into the batch; marks a dead producer as ended once all is read.
+        """Reads an outbox into the batch; marks a dead producer as ended when everything is read.
 
         Raises WireError and OSError.
         """
         state, batch = self.state, self.state.batch
         header = outbox.refresh()
         if outbox.confirmed < producer.stored == producer.taken:
-            self.lifecycle.confirm(producer)  # which failed for a shortage after the commit
+            # The confirmation failed after the commit, for a shortage.
+            self.lifecycle.confirm(producer)
             if producer not in self.outboxes:
                 return
         if header.refused != producer.refused:

@@ -1,8 +1,8 @@
-"""Reads a producer's outbox from the batch's position on. Pure but for `read_at`.
+"""Reads a producer's outbox from the batch's position on. Pure, apart from `read_at`.
 
-A watermark (shared/PROTOCOL.md, "The state table") is equal to the outbox's confirmed sequence, or
-past it (killed between commit and confirmation), or before it (the database was restored from an
-older backup, or the header claims events that never were).
+A producer's watermark (shared/PROTOCOL.md, "The state table") is equal to the outbox's confirmed
+sequence; or above it, if logd was killed between commit and confirmation; or below it, if the
+database was restored from an older backup or the header's claim is false.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def ring_events_max(header: Header) -> int:
 
 
 def check_numbers(header: Header, taken: int) -> None:
-    """Raises OutboxError for sequences that no ring of that size can hold."""
+    """Raises OutboxError if the header's sequences are not possible for a ring of its size."""
     if header.confirmed_sequence > header.written:
         raise OutboxError("impossible sequence", "more is confirmed than written")
     if taken > header.written:
@@ -34,21 +34,21 @@ def check_numbers(header: Header, taken: int) -> None:
 
 
 class NextRecordSearch:
-    """Finds the position of record `taken`+1 in an outbox that was just opened, slice by slice.
+    """Finds record `taken`+1 in an outbox that was just opened, slice by slice.
 
-    Raises OutboxError, also from `step`, when the outbox cannot be this producer's continuation.
+    Raises OutboxError, also from `step`, if the outbox does not continue this producer's sequence.
     """
 
     def __init__(self, producer: Producer, header: Header, read_at: ReadAt) -> None:
         check_numbers(header, producer.taken)
         self._producer, self._header, self._read_at = producer, header, read_at
-        # The sequence and position up to which the place is known: the next record lies there.
+        # The record after this sequence lies at this position.
         self._after, self._position = header.confirmed_sequence, header.confirmed_position
         self._search: RecordSearch | None = None
         self._search_from = 0
 
     def step(self, batch: Batch, bytes_max: int) -> bool:
-        """Searches about `bytes_max` further; returns True once the producer's position is set.
+        """Searches about `bytes_max` bytes; returns True once the producer's position is set.
 
         Between two steps datagrams may advance `taken`.
         """
@@ -61,7 +61,7 @@ class NextRecordSearch:
         return self._producer.taken == self._after
 
     def _skip_stored(self, bytes_max: int) -> bool:
-        """Skips records that are stored: logd was killed between commit and confirmation."""
+        """Skips records that are stored but not confirmed, since logd was killed before it."""
         page = read_records(
             self._read_at,
             self._header.ring_bytes,
@@ -73,11 +73,11 @@ class NextRecordSearch:
         )
         self._after += len(page.payloads)
         self._producer.position = self._position = page.position
-        # At damage it stops, for `read_available` to find it.
+        # Damage ends the search too: `read_available` finds it again.
         return page.damage is not None or self._after == self._producer.taken
 
     def _search_missing(self, batch: Batch, bytes_max: int) -> None:
-        """Searches for what the header confirms and the database lacks; records what is gone."""
+        """Searches for records that the header confirms and the database lacks."""
         producer, header = self._producer, self._header
         first = producer.taken + 1
         if self._search is None or self._search_from != first:
@@ -91,12 +91,12 @@ class NextRecordSearch:
         if found is not None and found[0] <= self._after:
             position = _position(found, header)
             if not self._is_there(found[0], position):
-                return  # overwritten meanwhile: searched again
+                return  # the record was overwritten meanwhile: search again
             self._after, self._position = found[0] - 1, position
         producer.taken = self._after
         if producer.taken < first:
             return
-        # The client writes the header: what the database never had is only claimed.
+        # The client writes the header, so events that the database never had are only claimed.
         known = min(max(producer.replaced, first - 1), producer.taken)
         if known >= first:
             batch.add_loss(producer, first, known, LOST_RESTORED)
@@ -119,10 +119,11 @@ def read_available(
     intake: Intake,
     capacity: Capacity | None = None,
 ) -> str | None:
-    """Takes what the outbox holds after `taken`, up to a capacity: by default, the batch's.
+    """Takes the records after `taken` from an outbox, up to a capacity, by default the batch's.
 
-    `header` must have been read after the check whether the producer is alive. Returns what is
-    damaged at the next record, or None; a torn read of a live ring is repeated first.
+    The caller reads `header` after it has checked whether the producer is alive. Returns what is
+    wrong with the next record, or None; an invalid record is read twice, since it may be half
+    written.
     """
     check_numbers(header, producer.taken)
     damage: str | None = None
@@ -152,7 +153,7 @@ def read_available(
 
 
 class DamageSkip:
-    """Finds the record after damaged ones, and records these as lost, slice by slice."""
+    """Finds the next valid record after damaged ones, slice by slice, and records these as lost."""
 
     def __init__(self, producer: Producer, header: Header, read_at: ReadAt) -> None:
         self._producer, self._header = producer, header
@@ -162,10 +163,10 @@ class DamageSkip:
         )
 
     def step(self, batch: Batch, bytes_max: int) -> bool:
-        """Searches about `bytes_max` further; returns True once reading can continue."""
+        """Searches about `bytes_max` further bytes; returns True once reading can continue."""
         producer, header = self._producer, self._header
         if producer.taken + 1 != self._first:
-            return True  # the damaged record arrived as a datagram meanwhile
+            return True  # the damaged record has arrived as a datagram, so nothing is lost
         if not self._search.step(bytes_max):
             return False
         found = self._search.found
@@ -180,7 +181,7 @@ class DamageSkip:
 
 
 def _position(found: tuple[int, int], header: Header) -> int:
-    """Returns a record's position, given its offset in the ring (the position modulo its size)."""
+    """Returns the position of a record that was found at an offset in the ring."""
     sequence, offset = found
     anchor, ring_bytes = header.confirmed_position, header.ring_bytes
     if sequence > header.confirmed_sequence:

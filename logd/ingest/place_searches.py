@@ -1,4 +1,4 @@
-"""Searches for the next record's place in an outbox, one slice for each task of its user."""
+"""Searches for the next record's place in outboxes, in slices that are tasks of their users."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from logd_wire.wire import WireError
 
 @dataclass(eq=False)
 class PlaceSearches(Generic[AnOutbox]):
-    """Runs the searches of the open outboxes; a slice looks through `slice_bytes`."""
+    """Searches in open outboxes; a slice reads `slice_bytes`."""
 
     outboxes: OpenOutboxes[AnOutbox]
     lifecycle: OutboxLifecycle[AnOutbox]
@@ -27,12 +27,12 @@ class PlaceSearches(Generic[AnOutbox]):
     slice_bytes: int
 
     def start(self, producer: Producer, search: NextRecordSearch | DamageSkip) -> None:
-        """Begins a search for the producer's place in its ring."""
+        """Begins a search for the next record in the producer's ring."""
         self.outboxes.searches[producer] = search
         self.queue(producer)
 
     def queue(self, producer: Producer) -> None:
-        """Queues the next slice of the producer's search."""
+        """Queues the next slice of the search in the producer's ring."""
         self.tasks.add(producer.uid, producer, partial(self._run_slice, producer))
 
     def _run_slice(self, producer: Producer) -> bool:
@@ -46,15 +46,15 @@ class PlaceSearches(Generic[AnOutbox]):
             return True
         except OSError as error:
             self.lifecycle.handle_error(producer, outbox, error)
-            return True  # unless the outbox is given up, the next poll queues it again
+            return True  # the next poll queues the search again, unless the outbox is given up
         if done:
             self.finish(producer)
         return done
 
     def finish(self, producer: Producer) -> None:
-        """Lets a producer's outbox be read from the place that was found."""
+        """Ends a search, so that the outbox is read from the place that was found."""
         del self.outboxes.searches[producer]
         producer.behind = True
         if producer.taken == producer.stored:
-            # Committed by an earlier daemon that was killed before it confirmed.
+            # An earlier daemon committed the events and was killed before it confirmed them.
             self.lifecycle.confirm(producer)

@@ -12,18 +12,18 @@ from pathlib import Path
 
 from logd.errors import CannotCreate, ConfigError
 
-# The largest datagram a sender with the default SO_SNDBUF can send, and more.
+# More than the largest datagram that a sender with the default SO_SNDBUF can send.
 BUFFER_BYTES = 256 * 1024
-LISTEN_FDS_START = 3  # sd_listen_fds(3)
+LISTEN_FDS_START = 3  # the first inherited descriptor (sd_listen_fds(3))
 
-_UCRED = struct.Struct("iII")  # pid, uid, gid: struct ucred, unix(7)
-# Space for the credentials and not one byte more: descriptors sent along are dropped by the kernel.
+_UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+# Space for the credentials only, so that the kernel drops descriptors that a sender attaches.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size)
 _UNKNOWN = (0, 65534)
 
 
 def inherited_sockets() -> dict[str, socket.socket]:
-    """Returns the sockets that the service manager passed, by their FileDescriptorName."""
+    """Returns the sockets that the service manager passed, by FileDescriptorName."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
@@ -39,27 +39,26 @@ def inherited_sockets() -> dict[str, socket.socket]:
 
 
 def pick(sockets: dict[str, socket.socket], kind: socket.SocketKind) -> socket.socket | None:
-    """Returns the inherited socket of that kind: datagrams for events, stream for reports."""
+    """Returns the inherited socket of the given kind: datagram for events, stream for reports."""
     return next((sock for sock in sockets.values() if sock.type == kind), None)
 
 
 def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     """Returns a socket bound to `path`, in place of a stale one. Raises CannotCreate.
 
-    The caller holds the instance's lock, so no running daemon of this instance has that socket; one
-    of another instance may.
+    The caller holds the instance's lock, so a daemon that uses the socket is of another instance.
     """
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         if kind == socket.SOCK_DGRAM:
-            ask_for_credentials(sock)  # before bind: datagrams queued earlier have no sender
+            ask_for_credentials(sock)  # set before bind, so that no datagram lacks its sender
         if os.path.lexists(path):
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise CannotCreate(f"{path}: a file that is not a socket is there. Move it away.")
             if kind == socket.SOCK_DGRAM:
                 check_not_in_use(path, kind)
             path.unlink()
-        # No client may connect between bind and chmod.
+        # The umask closes the socket to others until its mode is set.
         before = os.umask(0o177)
         try:
             sock.bind(str(path))
@@ -76,7 +75,9 @@ def bind(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
 
 
 def check_not_in_use(path: Path, kind: socket.SocketKind) -> None:
-    """Raises CannotCreate if a process has the socket of that name; to datagrams it sends nothing.
+    """Raises CannotCreate if a process uses the socket at that path. Sends no datagram.
+
+    Two daemons would take the socket from each other again and again.
 
     Two daemons would keep taking it from each other.
     """
@@ -85,7 +86,7 @@ def check_not_in_use(path: Path, kind: socket.SocketKind) -> None:
         try:
             sock.connect(str(path))
         except BlockingIOError:
-            pass  # it listens, and is busy
+            pass  # the socket has a listener, whose queue is full
         except OSError:
             return
     raise CannotCreate(
@@ -95,9 +96,9 @@ def check_not_in_use(path: Path, kind: socket.SocketKind) -> None:
 
 
 def queue_length() -> int | None:
-    """Returns how many datagrams a socket created now, in this network namespace, can queue.
+    """Returns how many datagrams a socket created now in this network namespace can queue.
 
-    A socket keeps that number. The kernel takes one more than the setting.
+    An existing socket keeps its number. The kernel queues one more than the setting.
     """
     try:
         return int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
@@ -111,30 +112,31 @@ def ask_for_credentials(sock: socket.socket) -> None:
 
 
 class Receiver:
-    """Reads a datagram socket into one reused buffer: a new one for each costs up to 19 us."""
+    """Reads a datagram socket into one reused buffer: a new one each time takes up to 19 us."""
 
     def __init__(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
         self.socket = sock
         self._former: list[socket.socket] = []
-        self.queue_datagrams = queue_datagrams  # where it is known; see `queue_length`
+        # The queue's length; None if unknown (see `queue_length`).
+        self.queue_datagrams = queue_datagrams
         ask_for_credentials(sock)
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._into = [self._buffer]
 
     def replace(self, sock: socket.socket, queue_datagrams: int | None = None) -> None:
-        """Receives from another socket, once the former one's queue is empty.
+        """Receives from another socket, after emptying the queue of the former one.
 
         The kernel refuses clients that are connected to the former one; they connect again.
         """
         ask_for_credentials(sock)
         with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RD)  # what is queued stays to be read
+            self.socket.shutdown(socket.SHUT_RD)  # datagrams that are queued can still be read
         self._former.append(self.socket)
         self.socket, self.queue_datagrams = sock, queue_datagrams
 
     def datagrams(self) -> Iterator[tuple[bytes, int, int, bool]]:
-        """Yields what is queued: data, the sender's uid and pid, and whether the data was cut.
+        """Yields queued datagrams: data, the sender's uid and pid, whether the data was cut.
 
         Raises OSError for errors that only a broken socket gives.
         """
@@ -150,8 +152,8 @@ class Receiver:
         receive, view, into = sock.recvmsg_into, self._view, self._into
         while True:
             try:
-                # Not by the socket's own blocking flag: other processes share it, and systemd
-                # changes it each time that it passes the socket to a service.
+                # The flag is of the call, not of the socket: other processes share the socket,
+                # and systemd resets its flag each time that it passes the socket to a service.
                 length, ancillary, flags, _address = receive(
                     into, _ANCILLARY_BYTES, socket.MSG_DONTWAIT
                 )

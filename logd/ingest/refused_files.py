@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-# How many files of one user that are not outboxes are quarantined and remembered. Past that a file
-# is only checked; past twice as many, or REFUSED_MAX of all users, one that passes the checks
-# waits: if it fails them later, that would have to be remembered.
+# How many files of one user are quarantined and remembered as refused.
+# Further files are only checked. Past twice as many, or REFUSED_MAX of all users,
+# files that pass the checks wait too, since a later failure would have to be remembered.
 REFUSED_PER_USER_MAX = 1000
 REFUSED_MAX = 10_000
 REFUSED_OF_ANY_USER = 16
@@ -15,7 +15,7 @@ REFUSED_OF_ANY_USER = 16
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """A file as it was when it was refused, and the user it belongs to."""
+    """A refused file's identity at the time of the refusal, and its owner."""
 
     inode: int
     ctime_ns: int
@@ -23,18 +23,18 @@ class FileIdentity:
 
 
 class RefusedFiles:
-    """Refused files by name: each is opened again only once it has changed.
+    """Remembers files that were refused as outboxes; each is opened again only after a change.
 
-    Otherwise the daemon's own closing of them would wake it for ever.
+    Otherwise the daemon would be woken by its own closing of them, again and again.
     """
 
     def __init__(self) -> None:
         self._files: dict[str, FileIdentity] = {}
         self._of_user: Counter[int] = Counter()
-        self._newer: set[str] = set()  # those of them that a later daemon can read
+        self._newer: set[str] = set()  # the refused files whose version is newer
 
     def add(self, name: str, identity: FileIdentity, *, newer: bool = False) -> None:
-        """Remembers a refused file as it is now; `newer` if it is of a newer version."""
+        """Remembers a refused file in its present state; `newer` if its version is newer."""
         self.drop(name)
         self._files[name] = identity
         self._of_user[identity.uid] += 1
@@ -42,7 +42,7 @@ class RefusedFiles:
             self._newer.add(name)
 
     def drop(self, name: str) -> None:
-        """Drops the entry of a file that is gone."""
+        """Drops the entry of a file that no longer exists."""
         identity = self._files.pop(name, None)
         if identity is not None:
             self._of_user[identity.uid] -= 1
@@ -51,11 +51,11 @@ class RefusedFiles:
             self._newer.discard(name)
 
     def is_unchanged(self, name: str, identity: FileIdentity | None) -> bool:
-        """Returns whether this very file was refused, and is as it was then."""
+        """Returns whether the file was refused and has not changed since."""
         return identity is not None and self._files.get(name) == identity
 
     def is_newer(self, name: str) -> bool:
-        """Returns whether the file was refused since it is of a newer version."""
+        """Returns whether the file was refused because its version is newer."""
         return name in self._newer
 
     def names(self) -> set[str]:

@@ -1,7 +1,7 @@
-"""Reads the readable rest of an outbox that is about to be given up. Pure but for `read_at`.
+"""Reads the readable rest of an outbox before it is given up. Pure, apart from `read_at`.
 
-Its header can no longer be trusted, or the system cannot read all of it: only the last header that
-passed its checks counts, and each record's CRC.
+The header can no longer be trusted, or the system cannot read all of the file: only the last header
+that passed its checks is used, and records with a valid CRC.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from logd_wire.outbox.reader import read_records
 
 
 def begin_salvage(producer: Producer, outbox: Outbox, reason: str) -> None:
-    """Marks an outbox as unusable, so that its producer notices and soon writes elsewhere."""
+    """Marks an outbox as unusable, so that its producer soon continues in another one."""
     if outbox.unusable is None:
         outbox.unusable = reason
         outbox.header = replace(outbox.header, written=_last_written(producer, outbox))
-        with contextlib.suppress(OSError):  # the producer also notices its removal
-            outbox.resume_wakeups()  # only a producer that sends wake-ups checks the next word
+        # An error is ignored, since the producer also notices the removal.
+        with contextlib.suppress(OSError):
+            outbox.resume_wakeups()  # the producer sees GIVEN_UP only when it sends
             outbox.give_up()
 
 
@@ -40,10 +41,10 @@ def _last_written(producer: Producer, outbox: Outbox) -> int:
 def read_rest(
     producer: Producer, outbox: Outbox, batch: Batch, intake: Intake, capacity: Capacity
 ) -> bool:
-    """Takes the readable records after `taken`; returns True if the batch had no capacity for all.
+    """Takes the readable records after `taken`; returns True if the batch has no room for all.
 
-    Raises nothing: it ends with the first error, the first unreadable record, or a ring's capacity
-    of records written since `begin_salvage`.
+    Raises nothing: it ends at the first error or unreadable record. It takes at most as many
+    records written since `begin_salvage` as the ring can hold.
     """
     end = outbox.header.written + ring_events_max(outbox.header)
     written = min(_last_written(producer, outbox), end)

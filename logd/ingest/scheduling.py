@@ -1,8 +1,8 @@
 """Fair scheduling: no user, and no producer of a user, keeps others from being read. Pure.
 
 A batch's capacity is shared among the users that have something to read, and a user's share among
-the user's producers. What one does not use is left to the others, and a producer for which there
-was no capacity is first in the next step. Open files are shared among users likewise.
+the user's producers. What one does not use goes to the others, and a producer for which there was
+no capacity is served first in the next step. Open files are shared among users in the same way.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Generic, TypeVar
 
 from logd.batch import Batch, Capacity, Producer
 
-# The fraction of a batch that outboxes may always add, whatever datagrams have taken of it.
+# Outboxes may always add one part in this many of a batch, whatever datagrams have taken.
 OUTBOXES_PART = 4
-# The most events that a step reads from outboxes when several users have some. To decode and store
-# it takes about 4 ms; a batch of 20,000 events takes 150 ms, and an event that arrives meanwhile
-# waits for its end. Beside nine attacks at once on two cores, a neighbour waited 64 ms (p95) at
-# 1,000 events a step, and 38 ms at 400. On a disk of 80 ms a flush several users catch up at 400
-# events a flush.
+# The most events that a step reads from outboxes if several users have some.
+# Reading and storing these takes about 4 ms; a full batch of 20,000 events takes 150 ms,
+# for which other users' events wait. With nine attacks at once on two cores,
+# another user's events waited 64 ms (p95) at 1,000 events a step, and 38 ms at 400.
+# On a disk that takes 80 ms a flush, a backlog is stored at 400 events a flush.
 SHARED_EVENTS_MAX = 400
 SHARED_BYTES_MAX = 1024 * 1024
-# Reading an outbox, and confirming or removing it, takes as long as ten events.
+# The most outboxes that such a step reads: reading and confirming one takes as long as ten events.
 SHARED_OUTBOXES_MAX = 40
 
 T = TypeVar("T")
 
 
 class ReadRequest(Generic[T]):
-    """An outbox with `events` to read, and its producer, which may be dead."""
+    """A request to read `events` from an outbox; its producer may be dead."""
 
     __slots__ = ("alive", "events", "outbox", "producer")
 
@@ -43,10 +43,10 @@ class ReadRequest(Generic[T]):
 def schedule(
     waiting: list[ReadRequest[T]], batch: Batch, *, shared: bool = False
 ) -> Iterator[tuple[ReadRequest[T], Capacity | None]]:
-    """Yields the requests in the order to serve them, each with its capacity, None for none now.
+    """Yields the requests in the order to serve them, each with its capacity; None for not now.
 
-    The caller reads into `batch` before it asks for the next: what one leaves goes to the others.
-    With `shared` a step reads less than a batch takes, since other users wait for its end.
+    The caller reads into `batch` before it takes the next request: capacity left by one goes to the
+    others. With `shared` a step reads less than a batch takes, since other users wait for its end.
     """
     users: dict[int, list[ReadRequest[T]]] = {}
     for one in waiting:
@@ -82,7 +82,7 @@ def _ordered(users: dict[int, list[ReadRequest[T]]]) -> list[list[ReadRequest[T]
 
 
 class _Budget:
-    """Capacity that shrinks as the batch fills."""
+    """The capacity that is left as the batch fills."""
 
     def __init__(self, batch: Batch, capacity: Capacity) -> None:
         self._batch = batch
@@ -100,8 +100,8 @@ class _Budget:
 class OpenFileQuota:
     """Limits how many outboxes are held open, in all and by user.
 
-    With `shared`, a user may have half of what the others leave, so that some are always left for a
-    user who comes later.
+    With `shared`, a user may have half of the files that the others leave, so that a user who comes
+    later gets some too.
     """
 
     def __init__(self, files_max: int, per_user_max: int, *, shared: bool) -> None:

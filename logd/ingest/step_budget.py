@@ -1,14 +1,14 @@
-"""Limits what one user's input may cost in a step, and how often it may force a commit. Pure.
+"""Limits what one user's input may cost in a step, and how often the user may force a commit. Pure.
 
 Datagrams come from one kernel queue in order, and most of the work that they cause stores nothing
-(duplicates, farewells, garbage): so what counts is what was decoded, not what was taken.
+(duplicates, farewells, garbage): so the budget counts what was decoded, not what was stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-# Limits of one step's datagrams; one user may use 1/USER_PART of each.
+# Limits for the datagrams of one step; one user may use 1/USER_PART of each.
 STEP_RECORDS_MAX = 4000
 STEP_BYTES_MAX = 4 * 1024 * 1024
 STEP_S_MAX = 0.010
@@ -16,7 +16,7 @@ USER_PART = 2
 
 
 class StepBudget:
-    """Records, bytes and time that the datagrams of a step have cost, in all and by user."""
+    """Records, bytes and seconds that the datagrams of a step have cost, in all and by user."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._monotonic_s = monotonic_s
@@ -24,10 +24,10 @@ class StepBudget:
         self._in_all = _Spent()
         self._by_user: dict[int, _Spent] = {}
         self.exhausted = False
-        self.over: set[int] = set()  # users who have used their share of this step
+        self.over: set[int] = set()  # users who have used up their share of the step
 
     def begin(self) -> None:
-        """Starts a step with the whole budget."""
+        """Starts a new step with the whole budget."""
         self._charged_s = self._monotonic_s()
         self._in_all = _Spent()
         self._by_user.clear()
@@ -35,7 +35,7 @@ class StepBudget:
         self.exhausted = False
 
     def charge(self, uid: int, records: int, size: int) -> None:
-        """Charges a user for records and bytes, and for the time since the last charge."""
+        """Charges a user for records and bytes, and for the time passed since the last charge."""
         now_s = self._monotonic_s()
         spent_s, self._charged_s = now_s - self._charged_s, now_s
         own = self._by_user.get(uid)
@@ -66,20 +66,20 @@ class _Spent:
 class ForcedCommits:
     """Limits each user to half of the time for commits that its awaited events force.
 
-    After such a commit the user's next awaited event waits as long as the commit took, or for the
-    commit interval. Without the limit one user decides how often the disk flushes for all others.
+    After such a commit the user's next awaited event waits as long as the commit took, or until the
+    commit interval is over. Without the limit, one user could decide how often the disk flushes.
     """
 
     def __init__(self) -> None:
         self._rest_until_s: dict[int, float] = {}
 
     def due_s(self, uids: Iterable[int]) -> float:
-        """Returns when the first of these users may force a commit."""
+        """Returns the earliest monotonic time at which one of these users may force a commit."""
         return min((self._rest_until_s.get(uid, 0.0) for uid in uids), default=float("inf"))
 
     def committed(self, uids: Iterable[int], began_s: float, ended_s: float) -> None:
         """Records a commit that these users have forced."""
-        # Only users at rest are kept, so that any number of user ids takes bounded memory.
+        # Only users who have to wait are kept, so that any number of user ids takes bounded memory.
         resting = self._rest_until_s.items()
         self._rest_until_s = {uid: until_s for uid, until_s in resting if until_s > ended_s}
         rest_until_s = ended_s + (ended_s - began_s)

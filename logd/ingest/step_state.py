@@ -1,4 +1,4 @@
-"""The state that the parts of the delivery core share during one step. No I/O except log lines."""
+"""The state of one step, shared by the parts of the delivery core. No I/O except log lines."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ _log = logging.getLogger("logd")
 class StepState:
     """The batch at hand, the time of the step, and when polls and commits are due.
 
-    `work_left` is set by a part that has left something unread or unfinished: then the next step
-    follows at once.
+    A part sets `work_left` if it has left work unfinished: then the next step follows at once.
     """
 
     def __init__(self, config: Config, monotonic_s: Callable[[], float]) -> None:
@@ -42,7 +41,7 @@ class StepState:
         self._throttled.warning(message, *args, user=user)
 
     def attempt(self, act: Callable[[AnyOutbox], None], outbox: AnyOutbox) -> None:
-        """Closes, refuses or removes one outbox; an error is only logged."""
+        """Calls `act` to close, refuse or remove an outbox; an OSError is only logged."""
         try:
             act(outbox)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Holds an outbox until the one that it follows is read, so that events stay in order. Pure.
+"""Holds a producer's outbox back until the one that it follows is read, to keep order. Pure.
 
 A process continues in another outbox when its ring is full (a larger one follows) or lost. What it
 wrote to the former one was written earlier, and is often still unread when the first event of the
@@ -22,17 +22,17 @@ T = TypeVar("T")
 
 
 class Succession(Generic[T]):
-    """The producers that are held back. `outboxes` are those that are open, by producer."""
+    """The producers that are held back. `outboxes` has the open outboxes, by producer."""
 
     def __init__(self, outboxes: Mapping[Producer, T]) -> None:
         self._outboxes = outboxes
-        # By held producer: the predecessor, its outbox as opened then, and the event up to which it
-        # is read first. An outbox only waits for one that was opened earlier, so there are no
-        # cycles.
+        # By held producer: its predecessor, the outbox of that one when it was opened,
+        # and the sequence up to which that is read first.
+        # An outbox waits only for one opened earlier, so there is no cycle.
         self._held: dict[Producer, tuple[Producer, T, int]] = {}
 
     def hold(self, successor: Producer, predecessor: Producer, written: int) -> None:
-        """Holds `successor` until what `predecessor` has written by now is in a batch."""
+        """Holds `successor` back until the predecessor's events up to `written` are in a batch."""
         outbox = self._outboxes.get(predecessor)
         if outbox is None or predecessor is successor or predecessor.taken >= written:
             return
@@ -51,7 +51,7 @@ class Succession(Generic[T]):
         return bool(over)
 
     def drop(self, successor: Producer) -> None:
-        """Ends a producer's wait."""
+        """Ends the wait of one producer, if it is held back."""
         if self._held.pop(successor, None) is not None:
             successor.held = False
 

@@ -1,4 +1,4 @@
-"""Work caused by users' files, done round robin by user within a time budget. Pure.
+"""Tasks caused by users' files, run in turn by user within a time budget. Pure.
 
 A user who creates a thousand files, or whose ring takes long to search, delays other users by one
 task at a time.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-# Does a part of the work; returns True when it is finished.
+# A task does a part of its work when called; it returns True when it is finished.
 Task = Callable[[], bool]
 
 
 class UserTasks:
-    """Tasks by user and key; a key that is already queued is not added twice."""
+    """Queued tasks, by user and key; a key that is queued already is not added again."""
 
     def __init__(self) -> None:
-        self._users: dict[int, dict[Hashable, Task]] = {}  # the user to be served next first
+        # Users in the order in which they are served.
+        self._users: dict[int, dict[Hashable, Task]] = {}
 
     def add(self, uid: int, key: Hashable, task: Task) -> None:
         """Queues a task after the user's other tasks."""
@@ -27,7 +28,7 @@ class UserTasks:
         return len(self._users.get(uid, ()))
 
     def run(self, clock_s: Callable[[], float], seconds: float) -> None:
-        """Runs one task of each user in turn until the time is up, and at least one."""
+        """Runs one task of each user in turn until the time is up; at least one task runs."""
         end_s = clock_s() + seconds
         while self._users:
             uid = next(iter(self._users))

@@ -15,13 +15,13 @@ from logd.batch import Producer
 from logd_wire.outbox.layout import WATCHED_NS_MAX
 
 _PROMISE_MAX_S = WATCHED_NS_MAX / 1e9
-# For a store to be visible to another processor, and for seconds as floating-point numbers: both
-# are off by nanoseconds.
+# Margin for a store to become visible to another processor,
+# and for the rounding of seconds: both are of nanoseconds.
 _MARGIN_S = 0.001
 
 
 class Wakeups:
-    """The producers that need not wake the daemon. `interval_s` is the poll interval; 0: none."""
+    """The producers that need not wake the daemon. `interval_s` is the poll interval (0: none)."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -30,7 +30,8 @@ class Wakeups:
     def suppress(self, producer: Producer, now_s: float, step_s: float) -> int:
         """Suppresses the wake-ups of a producer that had events; returns until when (monotonic ns).
 
-        Long enough for the next poll to come before it ends: `step_s` is what this step took.
+        It is long enough for the next poll to come before its end; `step_s` is how long this step
+        took.
         """
         if not self._interval_s:
             return 0
@@ -39,18 +40,18 @@ class Wakeups:
         return int(until_s * 1e9)
 
     def inherit(self, producer: Producer, until_ns: int, now_s: float) -> None:
-        """Keeps a suppression that an earlier daemon has written."""
+        """Takes over a suppression that an earlier daemon has written."""
         until_s = until_ns / 1e9
         if now_s < until_s <= now_s + _PROMISE_MAX_S:
             self._until_s[producer] = until_s
 
     def record_idle_poll(self, producer: Producer, polled_s: float) -> None:
-        """Records that a poll at `polled_s` found nothing: the last one if past the suppression."""
+        """Records that a poll found nothing; a poll after the suppression's end is the last one."""
         if self._until_s.get(producer, polled_s) + _MARGIN_S < polled_s:
             del self._until_s[producer]
 
     def end(self, producer: Producer) -> None:
-        """Stops polling for a producer whose outbox is no longer open."""
+        """Forgets a producer whose outbox is no longer open."""
         self._until_s.pop(producer, None)
 
     def __contains__(self, producer: object) -> bool:

@@ -30,15 +30,14 @@ from logd.storage.tree_head import Head
 from logd.storage.wal import database_bytes
 
 DAY_NS = 86_400 * 10**9
-FORGOTTEN_SCHEMA = 3  # the first with a list of forgotten persons
+FORGOTTEN_SCHEMA = 3  # the first schema with a list of forgotten persons
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Which backups of a directory to keep: the newest `count`, or those of the last `days` days;
-    with neither, all.
+    """Which backups of a directory to keep: the newest `count`, or those of the last `days` days.
 
-    By days the newest `least` stay, however old they are.
+    If both are None, all are kept. By days, the newest `least` are kept however old they are.
     """
 
     count: int | None = None
@@ -48,8 +47,10 @@ class Keep:
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that is verified and on disk. `unrecorded` says why it is not recorded in the trail,
-    `kept_all` why no older backup was removed, `not_removed` why some were not.
+    """A backup that is verified and on disk.
+
+    `unrecorded` says why it is not recorded in the trail, `kept_all` why no older backup was
+    removed, `not_removed` why some were not.
     """
 
     path: Path
@@ -74,12 +75,11 @@ def backup(
     *,
     yes: bool = False,
 ) -> Backup:
-    """Makes a backup in `destination`, a directory or a new file; by default where the
-    configuration says.
+    """Makes a backup in `destination`, a directory or a new file.
 
-    Without `keep` the configuration's days apply, in the configuration's directory only. By days
-    none is removed if the clock is not trusted, without `yes`. Raises LogdError kinds, and leaves
-    nothing behind then.
+    The default directory is the configuration's, and there the configuration's days apply unless
+    `keep` is given. If the clock is not trusted, no backup is removed by days, except with `yes`.
+    Raises a LogdError, and then leaves no file.
     """
     began_s = time.monotonic()
     with contextlib.closing(opening.open_for_reading(config)) as connection:
@@ -110,7 +110,8 @@ def backup(
             try:
                 (directory / old).unlink()
                 removed.append(old)
-            except OSError as error:  # retried by the next backup
+            # The next backup tries again to remove an old backup that could not be removed.
+            except OSError as error:
                 not_removed[old] = error.strerror or str(error)
     expires_ns = None if keep.days is None else now_ns + keep.days * DAY_NS
     made = Backup(
@@ -128,7 +129,7 @@ def backup(
     try:
         _record(config, made)
     except LogdError as problem:
-        # The backup is good all the same.
+        # A backup that is not recorded in the trail is still a good backup.
         return Backup(**{**vars(made), "unrecorded": str(problem)})
     return made
 
@@ -137,7 +138,7 @@ def backup(
 
 
 def backup_name(database: Path, now_ns: int) -> str:
-    """Returns the name of a backup of that moment, in UTC."""
+    """Returns the name of a backup made at that time, in UTC."""
     return f"{database.stem}-{database_copy.format_time(now_ns)}.db"
 
 
@@ -161,9 +162,10 @@ def expired(
 
 
 def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path, str]:
-    """Returns directory and name of the backup; in a directory the next free second is taken.
+    """Returns the directory and the name of the backup: in a directory, the next unused second.
 
-    Under a wrong clock the time is the earliest possible, which may be that of the previous backup.
+    If the clock is wrong, the name has the earliest possible time, which the previous backup may
+    have.
     """
     name, free = backup_name(config.database, now_ns), True
     if destination is None:
@@ -190,7 +192,7 @@ def _place(config: Config, destination: Path | None, now_ns: int) -> tuple[Path,
 
 @contextlib.contextmanager
 def _directory(config: Config, directory: Path, name: str) -> Iterator[Path]:
-    """Locks the directory; yields the path for the unfinished backup, and removes it at the end."""
+    """Locks the directory; yields a path for the unfinished backup, removed at the end."""
     unfinished = directory / f".{name}.partial"
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -199,7 +201,7 @@ def _directory(config: Config, directory: Path, name: str) -> Iterator[Path]:
     try:
         if _lock_directory(fd, directory):
             for path in directory.glob(f".{config.database.stem}-*.db.partial"):
-                database_copy.remove(path)  # left by a killed backup
+                database_copy.remove(path)  # this file was left by a killed backup
         try:
             yield unfinished
         finally:
@@ -218,24 +220,22 @@ def _lock_directory(fd: int, directory: Path) -> bool:
             raise StorageBusy(
                 f"{directory}: another backup is being written there. Wait until it ends."
             ) from error
-        return False  # a file system that cannot lock a directory
+        return False  # some file systems cannot lock a directory
     return True
 
 
 def list_forgotten(connection: Connection, path: Path) -> None:
-    """Writes the list of forgotten persons beside a backup, so that it is restored without them
-    even when the database is lost. Raises LogdError kinds.
+    """Writes the list of forgotten persons beside a backup. Raises a LogdError.
+
+    With it, the backup is restored without these persons even if the database is lost.
     """
     if schema_version(connection) >= FORGOTTEN_SCHEMA:
         erasure_list.merge_file(erasure_list.file_beside(path), erasure_list.entries(connection))
 
 
 def list_beside_backups(connection: Connection) -> Iterator[tuple[Path, LogdError]]:
-    """Updates the list of forgotten persons beside each backup, so that none brings a person back.
-
-    Yields each backup whose list could not be written, and why.
-    """
-    copies = list_copies(connection)  # also expired ones: the file may still exist
+    """Updates the list of forgotten persons beside each backup, for when one is restored."""
+    copies = list_copies(connection)  # expired copies too, since their files may still exist
     for place in sorted({Path(copy.place) for copy in copies if copy.kind == BACKUP}):
         if place.is_file():
             try:
@@ -263,7 +263,7 @@ def _expired(directory: Path, database: Path, newest: str, keep: Keep, now_ns: i
 
 
 def _record(config: Config, made: Backup) -> None:
-    """Registers the backup as a copy, and records its event. Raises LogdError kinds."""
+    """Registers the backup as a copy, and records its event. Raises a LogdError."""
     props = {
         "place": str(made.path),
         "batch": made.head.batch,

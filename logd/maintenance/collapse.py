@@ -1,9 +1,9 @@
 """Removes the rows of batches whose events are all removed; nodes of the Merkle tree replace them.
 
-Without it every pruned batch would keep its row for ever, and every removed run of events too. The
-tree's hashes stay what they were. Of the removals, what concerns those batches is kept as numbers.
-An internal event records how many batches and events each step collapsed. A batch with a row in the
-loss ledger stays.
+Without a collapse every pruned batch would keep its row for ever, and so would every removed run of
+events. The tree's hashes stay the same. The records of the removals of such batches are kept as
+numbers. An internal event records how many batches and events each step collapsed. A batch with a
+row in the loss ledger stays.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TILES_PER_STEP = 4
 
 @dataclass
 class _Tile:
-    """The batches of one tile that can go: their numbers, and their events as (first, end)."""
+    """A tile's batches whose rows can be removed: their numbers, their events as (first, end)."""
 
     number: int
     batches: list[int] = field(default_factory=list)
@@ -32,12 +32,12 @@ class _Tile:
 
 
 def collapse(store: Store, clock_ns: Callable[[], int]) -> Iterator[None]:
-    """Collapses what can be, a bounded step at each `next`, each a transaction of its own.
+    """Collapses all batches that can be, in bounded steps, one transaction at each `next`.
 
-    Only complete tiles: the newest batches stay. Raises as `Store.commit`.
+    Only complete tiles are collapsed, so that the newest batches stay. Raises as `Store.commit`.
     """
     connection, after = store.connection, 0
-    end = store.head.batch >> TILE_LEVEL  # no part of a tile that still grows
+    end = store.head.batch >> TILE_LEVEL  # the tile that still grows is left out
     waiting: list[_Tile] = []
     while (tile := _next_tile(connection, after)) is not None and tile < end:
         found, after = _find(connection, tile)
@@ -53,7 +53,7 @@ def collapse(store: Store, clock_ns: Callable[[], int]) -> Iterator[None]:
 
 
 def _next_tile(connection: Connection, after: int) -> int | None:
-    """The tile of the first removed event from `after` on whose batch has a row; None without."""
+    """Returns the tile of the first removed event from `after` on; None if no event is removed."""
     row = connection.execute(
         "SELECT max(first, ?1) FROM removed WHERE last >= ?1 ORDER BY first LIMIT 1", (after,)
     ).fetchone()
@@ -67,7 +67,7 @@ def _next_tile(connection: Connection, after: int) -> int | None:
 
 
 def _find(connection: Connection, tile: int) -> tuple[_Tile, int]:
-    """Returns the batches of a tile that can go, and the event after all of the tile."""
+    """Returns the tile's batches whose rows can be removed, and the first event after it."""
     found = _Tile(tile)
     rows = connection.execute(
         "SELECT id, first_event, first_event + events, EXISTS"
@@ -118,7 +118,7 @@ def _joined(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _write(store: Store, tiles: Sequence[_Tile], now_ns: int) -> None:
-    """Collapses the batches of these tiles in one transaction."""
+    """Collapses the batches of the given tiles in one transaction."""
 
     def work(connection: Connection, batch: Batch) -> None:
         tree = Tree(connection)
@@ -147,7 +147,7 @@ def _write(store: Store, tiles: Sequence[_Tile], now_ns: int) -> None:
 
 
 def _replace_by_nodes(connection: Connection, tree: Tree, tile: _Tile) -> None:
-    """Deletes the batches' rows; the largest nodes over all that is gone of the tile stay."""
+    """Deletes the batches' rows; the largest nodes over the tile's missing rows are kept."""
     first = tile.number * TILE_BATCHES
     end = first + TILE_BATCHES
     pieces = list(tree.pieces(first, end))
@@ -160,7 +160,7 @@ def _replace_by_nodes(connection: Connection, tree: Tree, tile: _Tile) -> None:
     rows = connection.execute("SELECT id - 1 FROM batch WHERE id > ? AND id <= ?", (first, end))
     gone = sorted(set(range(first, end)).difference(leaf for (leaf,) in rows))
     if len(gone) == TILE_BATCHES:
-        return  # the tile's own node is there
+        return  # the tile's own node is there already
     for run_first, run_last in removal_log.runs(gone):
         for level, position in merkle.blocks(run_first, run_last + 1):
             digest = _block(pieces, position << level, (position + 1) << level)
@@ -177,7 +177,7 @@ def _block(pieces: Sequence[Piece], first: int, end: int) -> bytes:
 
 
 def _keep_as_numbers(connection: Connection, first: int, end: int) -> None:
-    """Deletes what is recorded about the removal of these events, and adds it to the numbers."""
+    """Deletes the records of these events' removal, and adds their number to the removal's row."""
     events, redactions = Counter[int](), Counter[int]()
     for run_first, run_last, removal in connection.execute(
         "SELECT first, last, removal FROM removed WHERE first < ? AND last >= ? AND first >="

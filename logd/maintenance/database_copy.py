@@ -39,22 +39,22 @@ from logd.storage.database import (
 from logd.storage.tree_head import Head, read_head
 from logd.storage.wal import database_bytes
 
-PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, from one check for signals to the next
+PROGRESS_STEPS = 20_000  # instructions of SQLite's virtual machine between two checks for a signal
 FINDINGS_SHOWN = 3
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
-# Called with a label and a total; yields a function that adds to the progress.
+# A function called with a label and a total; it yields a function that adds to the progress.
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Interrupted(LogdError):
-    """A signal ended the command; what was unfinished is removed."""
+    """A signal ended the command, and its unfinished work was removed."""
 
     exit_code = EXIT_TEMPORARY
 
 
 class NotWhole(LogdError):
-    """A copy does not verify."""
+    """A copy of the database does not verify."""
 
     exit_code = EXIT_NOT_WHOLE
 
@@ -77,13 +77,14 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Catches signals instead of dying by them; in the main thread."""
+    """Records signals instead of ending the process by them. Used in the main thread."""
     stop = Stop()
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         if number != signal.SIGHUP or handler is not signal.SIG_IGN:
-            signal.signal(number, stop.handle_signal)  # under nohup SIGHUP stays ignored
+            # With nohup, SIGHUP stays ignored.
+            signal.signal(number, stop.handle_signal)
     try:
         yield stop
     finally:
@@ -93,7 +94,7 @@ def stoppable() -> Iterator[Stop]:
 
 @dataclass(frozen=True)
 class Checked:
-    """A database that was verified. Times in nanoseconds since 1970."""
+    """A database that was verified. Times are in nanoseconds since 1970."""
 
     head: Head
     stored_ns: int | None
@@ -101,9 +102,9 @@ class Checked:
 
 
 def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Bar) -> None:
-    """Copies the open database `source` into a new file, which only its owner may read.
+    """Copies the open database `source` into a new file that only its owner may read.
 
-    Raises LogdError kinds; then the caller removes the new file.
+    Raises a LogdError; then the caller removes the new file.
     """
     try:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -128,7 +129,7 @@ def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Ba
                 stop.check()
             problem = translate(error, target)
             if isinstance(problem, DatabaseDamaged | KeyFileError):
-                problem = translate(error, source)  # it is the source that could not be read
+                problem = translate(error, source)  # the damaged file is the source
             raise problem from error
         finally:
             connection.set_progress_handler(None, 0)
@@ -136,8 +137,9 @@ def copy(connection: Connection, source: Path, target: Path, stop: Stop, bar: Ba
 
 
 def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
-    """Opens the file and verifies it. Raises NotWhole with the findings, Interrupted, and what
-    `connect` raises.
+    """Opens the file and verifies it. Raises NotWhole with the findings, or Interrupted.
+
+    Also raises what `connect` raises.
     """
     connection = connect(path, key, read_only=True)
     try:
@@ -157,14 +159,14 @@ def check(path: Path, key: bytes, stop: Stop, bar: Bar) -> Checked:
             raise NotWhole(f"{path}: not whole: {found}{f'; and {more} more' * (more > 0)}")
         return Checked(head, stored_ns, database_bytes(connection))
     except (DatabaseError, NotChecked) as error:
-        stop.check()  # it interrupts a statement too
+        stop.check()  # a signal may have interrupted the statement
         raise (error if isinstance(error, NotChecked) else translate(error, path)) from error
     finally:
         connection.close()
 
 
 def sync(path: Path) -> None:
-    """Flushes a file, or a directory's entries, to disk. Raises LogdError kinds."""
+    """Flushes a file, or a directory's entries, to disk. Raises a LogdError."""
     try:
         sync_path(path)
     except OSError as error:
@@ -172,7 +174,7 @@ def sync(path: Path) -> None:
 
 
 def give_to_owner_of(model: Path, path: Path) -> None:
-    """As root, gives the file the owner of `model`. Raises CannotCreate."""
+    """Gives the file the owner of `model`, if this is root. Raises CannotCreate."""
     if os.geteuid() != 0:
         return
     try:
@@ -195,12 +197,12 @@ def remove_side_files(path: Path) -> None:
 
 
 def format_time(now_ns: int) -> str:
-    """Returns a time in UTC, for file names."""
+    """Formats a time in UTC for the name of a file."""
     return f"{datetime.fromtimestamp(now_ns // 10**9, UTC):%Y%m%dT%H%M%SZ}"
 
 
 def dated_path(path: Path, word: str, now_ns: int) -> Path:
-    """Returns a free path for the file that was at `path` until that time."""
+    """Returns an unused path for a former file, named after the time when its use ended."""
     name = f"{path.name}.{word}-{format_time(now_ns)}"
     names = (path.with_name(name), *(path.with_name(f"{name}-{n}") for n in range(2, 100)))
     return next((free for free in names if not os.path.lexists(free)), names[0])

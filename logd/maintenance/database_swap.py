@@ -1,6 +1,7 @@
 """Replaces an instance's database by a new file while no daemon runs.
 
-Whenever a kill comes, the database's name leads to the old file or to the new one, each complete.
+If the command is killed at any moment, the database's name leads to either the old or the new file,
+each complete.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ STOP_HINT = (
 def hold_instance(config: Config, more: str = "") -> Iterator[InstanceLock]:
     """Holds the instance's lock, so that no daemon starts meanwhile.
 
-    Raises AlreadyRunning with how to stop the daemon, followed by `more`.
+    Raises AlreadyRunning; its message says how to stop the daemon, and ends with `more`.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(os.umask, os.umask(0o077))
@@ -47,22 +48,19 @@ def hold_instance(config: Config, more: str = "") -> Iterator[InstanceLock]:
 
 
 def owner(config: Config) -> Path:
-    """Returns the path whose owner a database gets: its own, or its folder if it does not exist."""
+    """Returns the path whose owner a new database gets: the old database, or else its folder."""
     return config.database if config.database.exists() else config.database.parent
 
 
 def new_database_path(config: Config) -> Path:
-    """Returns the path under which to make a new database; removes a leftover there."""
+    """Returns the path for a new database, after removing what a killed command left there."""
     path = config.database.with_name(config.database.name + ".making")
     database_copy.remove(path)
     return path
 
 
 def remove_leftovers(config: Config) -> None:
-    """Removes what a killed command left: unfinished files, and further names of the database.
-
-    The caller holds the instance's lock.
-    """
+    """Removes what a killed command left: unfinished files, and other names of the database."""
     database_copy.remove(config.database.with_name(config.database.name + ".making"))
     for kept in _kept(config):
         for suffix in ("", "-wal"):
@@ -80,15 +78,15 @@ def _kept(config: Config) -> Iterator[Path]:
 
 
 def merge_wal(path: Path, key: bytes) -> Connection | None:
-    """Moves the WAL into the database that is to be replaced, and opens it; None if it cannot be
-    read.
+    """Moves the WAL into the database that is to be replaced, and opens the database.
 
-    Raises StorageBusy while another program has it open.
+    Returns None if it cannot be read. Raises StorageBusy while another program has it open.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
     try:
-        # Read-only first: closing a writable connection may move the WAL, readable or not.
+        # The file is opened read-only first, since closing a
+        # writable connection may move an unreadable WAL too.
         connect(path, key, read_only=True).close()
         connection = connect(path, key)
     except (DatabaseDamaged, KeyFileError, StorageFailed):
@@ -106,20 +104,20 @@ def merge_wal(path: Path, key: bytes) -> Connection | None:
 def replace_database(config: Config, new: Path, kept: Path | None) -> None:
     """Puts `new`, which is complete and on disk, in the place of the database.
 
-    The old database stays as `kept`, if that is given, with a WAL that could not be moved into it.
-    Raises LogdError kinds.
+    If `kept` is given, the old database stays under that path, with the WAL if that could not be
+    moved into it. Raises a LogdError.
     """
     database, folder = config.database, config.database.parent
     wal = database.with_name(database.name + "-wal")
     database_copy.remove_side_files(new)
     try:
         if kept is not None:
-            # A second name for the file, so that the database's name always leads to one.
+            # The old file gets a second name, so that the database's name always leads to a file.
             os.link(database, kept)
             if wal.exists() and wal.stat().st_size:
                 os.link(wal, kept.with_name(kept.name + "-wal"))
             database_copy.sync(folder)
-        # Remove the old WAL first: SQLite would apply it to the new database.
+        # The old WAL is removed first, since SQLite would apply it to the new database.
         database_copy.remove_side_files(database)
         database_copy.sync(folder)
         new.rename(database)

@@ -1,7 +1,8 @@
-"""Removes stored events, and persons from events, with all that depends on them.
+"""Removes stored events, and persons from events, with all rows that depend on them.
 
 In one transaction the rows are deleted, with content and salt, and roll-ups, blocks and counters
-are updated. An internal event covers what is kept of the removed ones (`logd.storage.removal_log`).
+are updated. An internal event has the hash of what is kept of removed events
+(`logd.storage.removal_log`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from logd.storage.row_writer import add_to_counters
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 
-# A step is sized by the processor time of the previous ones: events that arrive meanwhile wait that
-# long. Not by the clock: on a busy machine each step takes longer, and smaller ones do not help.
+# The size of a step follows from the processor time of previous steps,
+# since events that arrive meanwhile wait that long. The clock's time is not used:
+# on a busy machine each step takes longer, and smaller steps do not help.
 STEP_TARGET_S = 0.008
 STEP_EVENTS_MIN = 100
 STEP_EVENTS_START = 200
@@ -30,24 +32,24 @@ _NAMES_MAX = 10_000
 
 _EVENT_TYPES = {removal_log.PRUNED: EVENTS_PRUNED, removal_log.ERASED: PERSON_ERASED}
 
-# id, producer, sequence, ts_ns, type, user, props, salt
+# The row is (id, producer, sequence, ts_ns, type, user, props, salt).
 _Row = tuple[int, int, int, int, int, str | None, bytes, bytes]
 
-# The caller's work in the same transaction.
+# Work that the caller does in the same transaction.
 Also = Callable[[Connection], None]
 
 
 class Steps:
-    """Removes events from a store in bounded steps, each a transaction of its own.
+    """Removes events from a store in bounded steps, each in its own transaction.
 
-    A step is on disk with the next commit of events; it does not flush by itself.
+    A step does not flush, and is on disk with the next commit of events.
     """
 
     def __init__(self, store: Store, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._store = store
         self.now_ns = clock_ns
         self._names = _Names(store.connection)
-        self.events_max = STEP_EVENTS_START  # that the next step may remove
+        self.events_max = STEP_EVENTS_START  # how many events the next step may remove
 
     def remove(
         self,
@@ -57,7 +59,10 @@ class Steps:
         also: Also,
         **details: Any,
     ) -> None:
-        """Removes the events with these ids and with those of `recounts`. Raises as `commit`."""
+        """Removes the events with the given ids, and those of `recounts`.
+
+        Raises as `Store.commit`.
+        """
         every = sorted((*ids, *(one for some in recounts.values() for one in some)))
 
         def change(connection: Connection) -> dict[str, Any]:
@@ -70,7 +75,7 @@ class Steps:
         self._transact(kind, change, also, details)
 
     def redact(self, contents: Mapping[int, bytes], also: Also) -> None:
-        """Replaces events' packed properties by redacted ones. Raises as `commit`."""
+        """Replaces the events' packed properties by redacted ones. Raises as `Store.commit`."""
 
         def change(connection: Connection) -> dict[str, Any]:
             leaves = _redact(connection, contents, self._names)
@@ -95,8 +100,8 @@ class Steps:
 
         self._store.transact(work, now_ns, flush=False)
         taken_s = time.thread_time() - started_s
-        # Change the step size by 10 % only, so that one slow step matters little. It settles where
-        # half of the steps exceed the target.
+        # The step size changes by only 10 %, so that one slow step matters little.
+        # It settles where half of the steps exceed the target.
         scaled = int(self.events_max * (0.9 if taken_s > STEP_TARGET_S else 1.1))
         self.events_max = min(STEP_EVENTS_MAX, max(STEP_EVENTS_MIN, scaled))
 
@@ -125,13 +130,14 @@ class _Names:
 
     def _look_up(self, into: dict[int, str], row_id: int, sql: str) -> str:
         if len(into) >= _NAMES_MAX:
-            into.clear()  # clients may have invented any number of producers
+            # The cache is emptied, since clients may have made any number of producers.
+            into.clear()
         (into[row_id],) = self._connection.execute(sql, (row_id,)).fetchone()
         return into[row_id]
 
 
 def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
-    """Deletes events, ids ascending, inside the caller's transaction.
+    """Deletes events with ascending ids, inside the caller's transaction.
 
     The caller updates roll-ups by subject (`logd.maintenance.subject_rollups`).
     """
@@ -145,7 +151,8 @@ def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
         if not connection.execute(
             "SELECT 1 FROM event WHERE id >= ? AND id < ? LIMIT 1", (first, end)
         ).fetchone():
-            # No event of the batch is left: the hash over all of them in the batch is enough.
+            # If no event of the batch is left,
+            # the batch's own hash over all of its events is enough.
             connection.execute("DELETE FROM leaf WHERE event >= ? AND event < ?", (first, end))
         elif first > names.chained.events:
             removal_log.merge_leaves(connection, first, end)
@@ -156,7 +163,7 @@ def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
 def _batches(
     connection: Connection, ids: Sequence[int]
 ) -> tuple[list[tuple[int, int]], dict[tuple[int, int], list[int]]]:
-    """Returns the batches whose events are all among the ids, and the others with their ids.
+    """Returns the batches whose events are all among the ids, and the other batches with their ids.
 
     A batch is (first event, one past the last).
     """
@@ -164,7 +171,7 @@ def _batches(
     first, end = 0, 0
     for event_id in ids:
         if event_id >= end:
-            # Of batches with the same first event all but the last are empty.
+            # If several batches have the same first event, all but the last are empty.
             first, end = connection.execute(
                 "SELECT first_event, first_event + events FROM batch WHERE first_event <= ?"
                 " ORDER BY first_event DESC, id DESC LIMIT 1",
@@ -198,7 +205,7 @@ def _subtract_rollups(connection: Connection, rows: Sequence[_Row]) -> None:
 
 
 def _narrow_blocks(connection: Connection, rows: Sequence[_Row]) -> None:
-    """Recomputes a block's earliest and latest time if an event with one of them was removed."""
+    """Recomputes the two times of each block that has lost its earliest or latest event."""
     times: defaultdict[int, list[int]] = defaultdict(list)
     for row in rows:
         times[row[0] >> BLOCK_BITS].append(row[3])
@@ -225,9 +232,9 @@ def _narrow_blocks(connection: Connection, rows: Sequence[_Row]) -> None:
 def _redact(
     connection: Connection, contents: Mapping[int, bytes], names: _Names
 ) -> dict[int, bytes]:
-    """Gives events other properties and another salt; returns the new leaves.
+    """Gives events other properties and another salt, and returns their new leaves.
 
-    Runs inside the caller's transaction, and keeps the leaves that the events were stored with.
+    It runs inside the caller's transaction, and keeps the leaves that the events were stored with.
     """
     rows = _rows(connection, sorted(contents))
     removal_log.keep_leaves(connection, {row[0]: names.leaf(row) for row in rows})

@@ -40,18 +40,18 @@ class ExportRecord:
         self._is_begun = False
 
     def begin(self) -> None:
-        """Returns once the event is in the trail, and the copy is registered. It names no person.
+        """Returns once the event, which names no person, and the copy are recorded.
 
-        Raises LogdError kinds: then there must be no export.
+        Raises a LogdError; then nothing may be exported.
         """
         job_id = register_copy(self._config, self._copy, self._facts)
         self._is_begun = True
         job_client.complete_record(self._config, job_id)
 
     def end(self, *, complete: bool, kept: bool, notify: Notify) -> None:
-        """Records the number of events, and whether they are all and the copy still exists.
+        """Records the number of events exported, whether they are all, and whether the copy exists.
 
-        What has gone out is recorded anyway, so that a failure here is only passed to `notify`.
+        The export has been recorded at its beginning, so a failure here is only passed to `notify`.
         """
         if not self._is_begun:
             return

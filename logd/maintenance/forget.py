@@ -1,8 +1,8 @@
 """The job `forget`: erases a person's events, with roll-ups and mentions of that person.
 
 It first records the person, as a token, and each producer's boundary (`logd.storage.boundaries`),
-so that earlier events are erased when they arrive. In the end the file is vacuumed (`clean`):
-SQLite overwrites what it deletes, but moving rows between pages leaves copies.
+so that events made earlier are erased when they arrive later. In the end the file is vacuumed
+(`clean`): SQLite overwrites what it deletes, but moving rows between pages leaves copies.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _log = logging.getLogger("logd")
 PROGRESS_INTERVAL_S = 0.5
 ARRIVALS_LOOK_S = 0.005
 CLEAN_AGAIN_S = 0.5
-# How slow a disk may be before a vacuum is taken for a hang.
+# How long a vacuum may take: seconds at least, and bytes per second of a slow disk.
 CLEAN_S_MIN, CLEAN_BYTES_PER_S_MIN = 120.0, 2_000_000
 _READ_ROWS = 1000
 _READ_BYTES = 4 * 1024 * 1024
@@ -44,12 +44,12 @@ _QUARANTINE_ROWS = 500
 _WINDOW_MIN, _WINDOW_MAX = 500, 20_000
 
 Arrivals = Callable[[], Callable[[], bool]]
-# Whether a value in an event, of a sender with that uid, names a person to erase.
+# Returns whether a value in an event from a sender (a uid) names a person to erase.
 IsErased = Callable[[Value, int], bool]
 
 
 def job_params(person: Person, person_keys: Sequence[str]) -> dict[str, Any]:
-    """The parameters of a job that forgets that person, where these keys name persons."""
+    """Returns the parameters of a job that forgets a person, given the keys that name persons."""
     params: dict[str, Any] = {"users": [person.user], "keys": list(person_keys)}
     if person.uids is not None:
         params |= {"users": [], "pairs": [[person.user, uid] for uid in person.uids]}
@@ -59,8 +59,9 @@ def job_params(person: Person, person_keys: Sequence[str]) -> dict[str, Any]:
 def request_reforget(
     connection: Connection, entries: erasure_list.Entries, bound: int, now_ns: int
 ) -> int:
-    """Adds a job that forgets the persons of these tokens again, in a restored database, with all
-    their events below `bound`; their names are not known. Returns its id.
+    """Adds a job that erases persons again from a restored database. Returns its id.
+
+    The persons are known by their tokens only. All their events below `bound` are erased.
     """
     params = {"users": [], "tokens": list(entries), "bound": bound}
     return job_table.add_job(connection, job_table.FORGET, params, now_ns)
@@ -68,9 +69,9 @@ def request_reforget(
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a forget uses beside the database: the list of persons, and the outboxes, if any.
+    """What a forget uses beside the database: the list of forgotten persons, and the outboxes.
 
-    `arrivals` returns a check that is true once all that has reached the daemon by now is
+    `arrivals` returns a check that is true once all input that has reached the daemon up to now is
     committed; it is None without a daemon.
     """
 
@@ -83,7 +84,8 @@ def forget(
     job: Job, store: Store, steps: Steps, surroundings: Surroundings
 ) -> Iterator[float | None]:
     """Does a bounded step at each `next`; after a crash a phase resumes where it stopped."""
-    # The daemon may not have reloaded logd.toml since: what arrives late has to be found as well.
+    # The daemon may not have reloaded logd.toml since
+    # the job was added, and must find late events too.
     store.person_keys = store.person_keys.extended(job.params.get("keys", ()))
     names = list(_PHASES)
     start = 0 if job.phase == job_table.ASKED else names.index(job.phase)
@@ -100,15 +102,16 @@ def _write_down(
 ) -> Iterator[float | None]:
     """Records the persons to forget.
 
-    Later arrivals are erased by the list; stored events to erase have ids below `bound`.
+    Events that arrive later are erased by the list; stored events to erase have ids below `bound`.
 
     Events made during this step may count as before or after the forget.
     """
     until_ns = job.asked_ns
     tokens = {store.erasure_list.token(*person): until_ns for person in _persons(job)}
-    if "bound" not in job.params:  # else a kill came between the transaction and the list's file
-        # A job that was running when a backup was made, and that the list beside it knows as done:
-        # that entry has already added the job that erases again (`request_reforget`).
+    # `bound` is there already if a kill came between the transaction and the writing of the list.
+    if "bound" not in job.params:
+        # If a restored backup has this job unfinished, and the list beside the database has
+        # it as done, the list has already added a job that erases again (`request_reforget`).
         known = store.erasure_list.entries
         known_as_done = bool(tokens) and all(known.get(token) == until_ns for token in tokens)
         seen = None
@@ -137,7 +140,7 @@ def _write_down(
 def _survey_outboxes(
     store: Store, surroundings: Surroundings
 ) -> Generator[float | None, None, SurveyedOutboxes]:
-    """Surveys the outboxes, once all that was in transit to the daemon is committed."""
+    """Surveys the outboxes, once all input that was on its way to the daemon is committed."""
     arrivals = surroundings.arrivals
     if arrivals is not None:
         arrived = arrivals()
@@ -149,7 +152,7 @@ def _survey_outboxes(
 
 
 def _persons(job: Job) -> Iterator[tuple[str, int | None]]:
-    """The persons to erase: user, and the sender's uid; None: whoever the sender is."""
+    """Yields the persons to erase, as user and the sender's uid; None stands for all senders."""
     for user in job.params["users"]:
         yield user, None
     for user, uid in job.params.get("pairs", ()):
@@ -159,14 +162,15 @@ def _persons(job: Job) -> Iterator[tuple[str, int | None]]:
 def _find_names(
     job: Job, store: Store, _steps: Steps, _surroundings: Surroundings
 ) -> Iterator[None]:
-    """Finds the users in this database that tokens stand for: those of a list, and the other
-    spellings of each person.
+    """Finds the users in this database that the job's tokens stand for.
+
+    They are persons of a restored list, and other spellings of each person.
     """
     token, wanted = store.erasure_list.token, set(job.params["tokens"])
     found = dict.fromkeys(_persons(job))
     uids = {uid for _, uid in found if uid is not None}
     unknown = wanted - {token(*person) for person in found}
-    if unknown:  # from a list: each may be of any sender
+    if unknown:  # unknown tokens are of a list, and their persons may be of any sender
         rows = store.connection.execute("SELECT DISTINCT uid FROM producer").fetchall()
         uids |= {uid for (uid,) in rows}
 
@@ -177,15 +181,15 @@ def _find_names(
         return [(user, uid) for one, uid in tokens.items() if one in wanted]
 
     for page in stored_users.pages(store.connection, stored_users.PAGE_ROWS // (len(uids) + 3) + 1):
-        # Of the users only those wanted are kept in memory.
+        # Only the users wanted are kept in memory.
         for user in page:
             found |= dict.fromkeys(named(user))
         yield
     job.params["users"] = [user for user, uid in found if uid is None]
     job.params["pairs"] = [[user, uid] for user, uid in found if uid is not None]
     unknown -= {token(*person) for person in found}
-    # Excerpts in quarantine have no user: those of a sender are erased with a person of that sender
-    # alone, and all if a person of any is.
+    # Excerpts in quarantine have no user. All are erased,
+    # unless every person is of certain senders: then only excerpts from these.
     every = unknown or job.params["users"]
     senders = {uid for _, uid in found if uid is not None}
     job.params["quarantine"] = None if every else sorted(senders)
@@ -211,7 +215,7 @@ def _events(job: Job, store: Store, steps: Steps, _surroundings: Surroundings) -
 
 
 def _until(connection: Connection, bound: int, uid: int | None) -> Callable[[int, int], bool]:
-    """Returns whether an event of that id goes: it is below `bound`, and of that sender."""
+    """Returns a check whether an event is below `bound` and its sender is `uid` (None: any)."""
     if uid is None:
         return lambda event_id, _: event_id < bound
     sent = "SELECT 1 FROM event e JOIN producer p ON p.id = e.producer WHERE e.id = ? AND p.uid = ?"
@@ -244,7 +248,7 @@ def _plain_events(
 
 
 def _mentions(job: Job, store: Store, steps: Steps, _surroundings: Surroundings) -> Iterator[None]:
-    """Redacts mentions; reads the properties of all events, since no index covers them."""
+    """Redacts mentions; reads the properties of all events, since no index has them."""
     connection, bound = store.connection, job.params["bound"]
     wanted = frozenset(job.params["tokens"])
 
@@ -283,8 +287,10 @@ def _redact(
     is_erased: IsErased,
     events_max: int,
 ) -> tuple[dict[int, bytes], int]:
-    """The redacted properties, by id, of events past `after` up to `end`; and the last id that was
-    read: the properties of a step are bounded in bytes as well, and its redactions in number.
+    """Returns the redacted properties by event id, and the last id read.
+
+    It reads events after the id `after` up to `end`, and may stop earlier: the bytes read in a step
+    are bounded, and so is the number of events redacted.
     """
     contents: dict[int, bytes] = {}
     rows, size = connection.cursor(), 0
@@ -311,13 +317,13 @@ def _less(keys: PersonKeys, props: bytes, is_person: Callable[[Value], bool]) ->
     try:
         return keys.redact(props, is_person)
     except Malformed:
-        return None  # unreadable for everyone; `verify` reports that it was changed
+        return None  # invalid properties, which `verify` reports
 
 
 def _quarantine(
     job: Job, store: Store, steps: Steps, _surroundings: Surroundings
 ) -> Iterator[None]:
-    """Deletes excerpts, and what reasons quote: whose bytes they are is not known."""
+    """Erases excerpts and what reasons quote, since it is unknown whose data they are."""
     (last,) = store.connection.execute("SELECT coalesce(max(id), 0) FROM quarantine").fetchone()
     of, uids = _quarantine_of(job.params.get("quarantine"))
     while job.position < last:
@@ -338,7 +344,7 @@ def _quarantine(
 
 
 def _quarantine_of(uids: Sequence[int] | None) -> tuple[str, Sequence[int]]:
-    """The condition for rows of these senders (None: of all), and its values."""
+    """Returns the SQL condition for rows from these senders (None: all), and its values."""
     return ("1", ()) if uids is None else (f"uid IN ({question_marks(uids)})", uids)
 
 
@@ -352,7 +358,10 @@ _PHASES = {
 
 
 def _record_done(job: Job, store: Store, now_ns: int) -> None:
-    """Deletes the name from the job, and records the forget. What is left is the vacuum."""
+    """Deletes the person's name from the job, and records the forget.
+
+    A vacuum remains to be done.
+    """
     job.phase, job.params = job_table.CLEAN, {}
 
     def work(connection: Connection, batch: Any) -> None:
@@ -370,7 +379,7 @@ def clean(
     keep_going: Callable[[], bool],
     may_take: Callable[[float], AbstractContextManager[None]],
 ) -> Iterator[float]:
-    """Vacuums the database and truncates its WAL; yields the seconds to wait before a retry."""
+    """Vacuums the database and truncates the WAL; yields the seconds to wait before a retry."""
     seconds = CLEAN_S_MIN + wal.database_bytes(store.connection) / CLEAN_BYTES_PER_S_MIN
     _log.info("vacuuming the database, so that no remains are left in it: events wait")
     done = False

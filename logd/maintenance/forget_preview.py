@@ -11,9 +11,7 @@ from logd_wire.schema import Malformed
 
 
 def preview(connection: Connection, person: Person, keys: PersonKeys) -> dict[str, int]:
-    """Counts what would be erased: `events`, `redacted` events of others, and excerpts in
-    `quarantine`.
-    """
+    """Counts what would be erased: `events`, `redacted` events of others, `quarantine` excerpts."""
     is_named = lru_cache(10_000)(person.is_named)
     senders = Senders(connection)
     events = redacted = 0
@@ -29,7 +27,7 @@ def preview(connection: Connection, person: Person, keys: PersonKeys) -> dict[st
         try:
             redacted += not theirs and keys.mentions(props, is_named)
         except Malformed:
-            continue  # `verify` reports that it was changed
+            continue  # invalid properties, which `verify` reports
     of, uids = "1", person.uids or ()
     if person.uids is not None:
         of = f"uid IN ({question_marks(person.uids)})"

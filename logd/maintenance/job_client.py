@@ -1,4 +1,4 @@
-"""Runs a job for a command: in the daemon that serves the instance, or here if there is none."""
+"""Runs a job for a command: in the instance's running daemon, or else in this process."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from logd.storage.opening import (
 from logd.storage.store import Store
 
 POLL_INTERVAL_S = 0.1
-# The service manager restarts a killed daemon, which must not find the lock taken.
+# Seconds for the service manager to restart a killed daemon. Until then the lock is left to it.
 DAEMON_COMES_BACK_S = 15.0
-# A daemon polls the jobs once in look_interval_ms; this is how much later it may be.
+# Seconds that a daemon may take to record an event, beyond look_interval_ms, its interval for jobs.
 RECORDED_LATE_S = 20.0
 RECORD_INTERVAL_S = 0.01
 
@@ -47,9 +47,9 @@ def run_job(
     params: Mapping[str, Any],
     on_progress: OnProgress = lambda _job: None,
 ) -> Job:
-    """Submits a job and returns it when it is done. Raises LogdError kinds.
+    """Submits a job and returns it when it is done. Raises a LogdError.
 
-    When the command is interrupted the daemon continues the job, now or at its next start.
+    If the command is interrupted, the daemon continues the job, now or at its next start.
     """
     if not config.database.exists():
         check_database(config, read_lock_page(config.lock_file)[1].made)
@@ -69,10 +69,10 @@ def run_job(
 
 
 def complete_record(config: Config, job_id: int) -> None:
-    """Returns once the event of that RECORD job is in the trail: by the daemon, or by this process
-    where none runs.
+    """Returns once the event of a RECORD job is in the trail.
 
-    Raises StorageBusy if the daemon does not store it in time, and other LogdError kinds.
+    The daemon stores it, or this process if none runs. Raises StorageBusy if the daemon does not
+    store it in time, and other LogdErrors.
     """
     within_s = RECORDED_LATE_S + config.look_interval_ms / 1000
     end_s = time.monotonic() + within_s
@@ -118,12 +118,13 @@ def _run_here(
 
 @contextlib.contextmanager
 def _open_store(config: Config, key: bytes) -> Iterator[Store]:
-    """Opens the store; what ends the work early is not hidden by that it cannot be closed then."""
+    """Opens the store for a `with` block. An error in the block is raised even if closing fails."""
     store = open_store(config, key, time.time_ns())
     try:
         yield store
     except BaseException:
-        with contextlib.suppress(LogdError):  # a statement was not finished, which locks a table
+        # Closing fails if a statement is unfinished, which locks a table.
+        with contextlib.suppress(LogdError):
             store.close()
         store.connection.close()
         raise
@@ -131,13 +132,13 @@ def _open_store(config: Config, key: bytes) -> Iterator[Store]:
 
 
 def _submit(config: Config, kind: str, params: Mapping[str, Any]) -> int:
-    """Adds the job for the daemon, in a short transaction; returns its id."""
+    """Adds the job to the database for the daemon, in a short transaction; returns its id."""
     with open_for_writing(config) as connection:
         return job_table.add_job(connection, kind, params, time.time_ns())
 
 
 def _wait(config: Config, job_id: int, on_progress: OnProgress) -> Job | None:
-    """Returns the job when it is done; None if the daemon has ended and does not come back."""
+    """Returns the job when it is done; None if the daemon has ended and does not start again."""
     seen_s = time.monotonic()
     with closing(open_for_events(config)) as connection:
         while (job := _read_progress(connection, job_id, on_progress)).finished_ns is None:

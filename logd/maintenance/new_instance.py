@@ -20,7 +20,7 @@ def init(directory: Path) -> Config:
     """
     file = (directory / "logd.toml").absolute()
     text = template()
-    config = settings.parse(text, file)  # fails here if a path is too long
+    config = settings.parse(text, file)  # parsing raises ConfigError if a path is too long
     for path in (file, config.key_file, config.signing_key_file):
         if os.path.lexists(path):
             raise CannotCreate(f"{path}: exists already, so nothing was created.")
@@ -42,10 +42,10 @@ def init(directory: Path) -> Config:
 
 
 def create_keys(config: Config) -> list[Path]:
-    """Creates those of the two keys that the instance lacks; returns their files.
+    """Creates the keys that the instance lacks, of its two; returns their files.
 
-    A key that systemd has encrypted (NAME.cred) is there, and the key of a database that exists
-    cannot be made again. Raises CannotCreate if none is lacking.
+    A key that systemd has encrypted (NAME.cred) exists, and the key of an existing database cannot
+    be made again. Raises CannotCreate if neither key is missing.
     """
     key, signing = config.key_file, config.signing_key_file
     lacking = [

@@ -1,7 +1,8 @@
-"""Reads the last sequence written in each outbox, beside clients and daemon, a page at a time.
+"""Reads the last sequence written in each outbox, a page of outboxes at a time.
 
-A forget uses it: what is written by then was made before. The files are untrusted input: opened
-read-only, never mapped or locked, and at most FILES_PER_USER_MAX of one user are read.
+A forget uses it: events up to that sequence were made before it. Clients and daemon may run. The
+files are untrusted input: they are opened read-only, never mapped or locked, and at most
+FILES_PER_USER_MAX of one user are read.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _log = logging.getLogger("logd")
 
 
 def directory_identity(directory: Path) -> str:
-    """Returns the identity of the directory as it is now; NO_OUTBOXES if it does not exist."""
+    """Returns the identity of the directory now; NO_OUTBOXES if it does not exist."""
     try:
         status = directory.stat()
     except OSError:
@@ -41,9 +42,9 @@ def survey(
 ) -> Generator[None, None, SurveyedOutboxes]:
     """Reads the headers of all outboxes, and yields after each page.
 
-    With `known`, producers that have a row need no boundary unless events of them wait: all else
-    that was in transit from them is committed. Raises StorageBusy if the directory cannot be listed
-    or a file cannot be opened now: skipping one would bring a person back.
+    With `known`, all input on its way to the daemon is committed, so that stored producers need a
+    boundary only if their outbox holds events. Raises StorageBusy if the directory cannot be listed
+    or a file cannot be opened now, since events of a skipped file would not be erased.
     """
     named = directory_identity(directory)
     if named == NO_OUTBOXES:
@@ -64,7 +65,7 @@ def survey(
                     sequence = _written(outboxes, name, key, watermark or 0)
                 except WireError as error:
                     if error.uid not in (None, uid):
-                        continue  # another user's file is not this user's outbox
+                        continue  # the file is another user's, and not this producer's outbox
                     sequence = None
                 files[uid] += 1
                 if files[uid] > FILES_PER_USER_MAX:
@@ -91,7 +92,7 @@ def survey(
 def _written(outboxes: OutboxDirectory, name: str, key: Key, watermark: int) -> int | None:
     """Returns the last sequence written in an outbox; None if it cannot be opened.
 
-    0 if it was removed meanwhile, all of it stored. Raises WireError.
+    Returns 0 if the outbox was removed meanwhile, since all of it is stored. Raises WireError.
     """
     outbox = outboxes.open(name, *key)
     if outbox is None:

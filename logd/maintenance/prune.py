@@ -1,6 +1,6 @@
 """The job `prune`: removes events that are past their type's retention, block by block.
 
-From which time an event's age is counted is in `logd.clock.event_age`.
+`logd.clock.event_age` defines an event's age.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _BATCHES = (
     " WHERE b.first_event < :end AND b.first_event >="
     " (SELECT coalesce(max(first_event), 0) FROM batch WHERE first_event <= :first)"
 )
-# When a batch can have been stored at the latest.
+# The latest time at which a batch can have been stored.
 _STORED = "min(iif(b.stored_ns BETWEEN :plausible AND :plausible_to, b.stored_ns, :to), :to)"
 _READ_ROWS = 1000
 _USERS_PER_STEP = 200
 
 
 def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
-    """Prunes, a bounded step at each `next`.
+    """Prunes events, in a bounded step at each `next`.
 
-    `params["before"]`: for each type, the time (ns) before which its events are removed.
+    `params["before"]` has, for each type, the time (ns) before which its events are removed.
 
     After a crash the job restarts from the first block; pruned events are no longer there to be
     scanned.
@@ -59,8 +59,8 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
                 continue
             if pruned.name in SUBJECTS:
                 yield from _prune_users(job, pruned, block, connection, steps)
-            # Events with the block's first or last time go last: removing one causes the block's
-            # bounds to be recomputed from the others.
+            # The events with the block's first and last time go last,
+            # since removing them has the block's bounds recomputed from the others.
             edges = connection.execute(
                 "SELECT first_ts_ns, last_ts_ns FROM event_block WHERE block = ?", (block,)
             ).fetchone()
@@ -72,7 +72,7 @@ def prune(job: Job, store: Store, steps: Steps) -> Iterator[None]:
 
 
 def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns how many events of each type would be removed."""
+    """Returns how many events of each type a prune would remove."""
     stored = StoredTimes(connection, now_ns)
     counts = dict.fromkeys(before, 0)
     types = _types(connection, before, stored)
@@ -86,7 +86,7 @@ def count(connection: Connection, before: Mapping[str, int], now_ns: int) -> dic
 def count_expired(
     config: Config, before: Mapping[str, int], now: Reading
 ) -> tuple[dict[str, int], str | None]:
-    """Counts what a prune would remove now, and says why the clock is not trusted if it is not."""
+    """Counts what a prune would remove now; also returns why the clock is not trusted, if so."""
     with closing(opening.open_for_events(config)) as connection:
         why = readings.implausible(trail_clock.load(connection), now)
         return count(connection, before, now.wall_ns), why
@@ -129,7 +129,7 @@ class _Type:
     def past(self, block: int) -> str:
         """Returns which events of the block are removed: ALL, SOME or NONE.
 
-        Decided once, so that every step agrees.
+        The result is kept, so that every step agrees.
         """
         if block not in self._past:
             row = self._connection.execute(
@@ -142,16 +142,16 @@ class _Type:
         return self._past[block]
 
     def goes(self, event_id: int, ts_ns: int) -> bool:
-        """Returns whether that event is removed."""
+        """Returns whether an event is to be removed, given its id and its own time."""
         past = self.past(event_id >> BLOCK_BITS)
         if past in (ALL, NONE):
             return past == ALL
         return event_age.age_ns(ts_ns, self._stored.of(event_id)) < self.before_ns
 
     def find(self, column: str, ids: range, limit: int, but_ts_ns: Sequence[int] = ()) -> list[Any]:
-        """Returns a column of a block's events to remove; ids in their order.
+        """Returns a column of events to remove in a block; ids are in ascending order.
 
-        Of a type with roll-ups by subject the ids are of events without a user only: the others are
+        For a type with roll-ups by subject, the ids are of events without a user only: others are
         removed by user.
         """
         which = "1"
@@ -162,7 +162,8 @@ class _Type:
         if not self._may_have(ids.start >> BLOCK_BITS):
             return []
         source, values = self._among(ids)
-        order = "ORDER BY e.id" if column == "id" else ""  # sorting would read every row
+        # Other columns are not sorted, since sorting reads every row.
+        order = "ORDER BY e.id" if column == "id" else ""
         return [
             value
             for (value,) in self._connection.execute(
@@ -172,9 +173,9 @@ class _Type:
         ]
 
     def _may_have(self, block: int) -> bool:
-        """Whether events of the block may have to be removed; decided by indexes alone.
+        """Returns whether the block may have events to remove, by a look into indexes only.
 
-        If none of its batches is old enough, an event must be by its own time.
+        If none of its batches is old enough, only an event's own time can make it old enough.
         """
         values = {"block": block, "type": self.id, "before": INT64_MAX}
         if self.past(block) != ALL:
@@ -192,14 +193,14 @@ class _Type:
         )
 
     def count(self, ids: range) -> int:
-        """How many of these events are to be removed, all of one block."""
+        """Returns how many of these events, all of one block, are to be removed."""
         if not self._may_have(ids.start >> BLOCK_BITS):
             return 0
         source, values = self._among(ids)
         return int(self._connection.execute(f"SELECT count(*) {source}", values).fetchone()[0])
 
     def _among(self, ids: range) -> tuple[str, dict[str, int]]:
-        """Returns FROM and WHERE that select the events to remove, as `goes` does."""
+        """Returns FROM and WHERE clauses that select the events to remove, as `goes` does."""
         block = ids.start >> BLOCK_BITS
         values = {"type": self.id, "first": ids.start, "end": ids.stop, "before": self.before_ns}
         if self.past(block) == ALL:
@@ -239,7 +240,7 @@ def _prune_plain(
 def _prune_users(
     job: Job, pruned: _Type, block: int, connection: Connection, steps: Steps
 ) -> Iterator[None]:
-    """Removes all events of the type of each user who has one in the block, in later blocks too."""
+    """Removes the type's events of each user who has one in the block, also in later blocks."""
     while users := dict.fromkeys(pruned.find("user", ids_of(block), _USERS_PER_STEP)):
         recounts: dict[SubjectRecount, list[int]] = {}
         for user in users:

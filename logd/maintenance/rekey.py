@@ -1,4 +1,4 @@
-"""`logd rekey`: encrypts every page with a new key; a kill never leaves a database without its key.
+"""`logd rekey`: encrypts every page with a new key. A kill never leaves a database without a key.
 
 The database with the new key is made beside the old one, verified, and renamed to
 `Config.rekeyed_file`. Then one rename changes the key file, and another the database. A kill
@@ -32,7 +32,7 @@ from logd.storage.migrations import check_not_newer
 from logd.storage.tree_head import read_head
 from logd.storage.wal import database_bytes
 
-# The work of a modest machine per second, to estimate how long the daemon is stopped.
+# What a modest machine does per second, to estimate how long the daemon is stopped.
 _BYTES_PER_S = 10_000_000
 _EVENTS_PER_S = 50_000
 
@@ -41,7 +41,7 @@ _log = logging.getLogger("logd")
 
 @dataclass(frozen=True)
 class Rekeyed:
-    """The database with its new key, and the path of the old key; None if that was not a file."""
+    """The result: the database with its new key, and the path of the old key, if a file."""
 
     made: Checked
     old_key: Path | None
@@ -49,7 +49,7 @@ class Rekeyed:
 
 
 def announced_stop(config: Config) -> str:
-    """Estimates how long the daemon is stopped, by the database's size, as text for the user."""
+    """Returns a text with the estimated time of the stop, by the size of the database."""
     try:
         with closing(opening.open_for_reading(config)) as connection:
             size, events = database_bytes(connection), read_head(connection)[0].events
@@ -63,10 +63,10 @@ def announced_stop(config: Config) -> str:
 
 
 def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, bar: Bar) -> Rekeyed:
-    """Changes the key, with the instance's lock held. Raises LogdError kinds: then key and database
-    are unchanged.
+    """Changes the key while the instance's lock is held.
 
-    `new_key_file` has the new key; by default one is generated.
+    Raises a LogdError; then key and database are unchanged. `new_key_file` has the new key; by
+    default one is generated.
     """
     began_s = time.monotonic()
     key_file, database = config.key_file, config.database
@@ -87,7 +87,7 @@ def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, ba
             os.link(key_file, old_key)
         made = _make(config, key, keyfile.read_file(next_key), now_ns, stop, bar)
         database_copy.sync(key_file.parent)
-        next_key.rename(key_file)  # from here on the new key is in use
+        next_key.rename(key_file)  # the new key is in use after this rename
     except BaseException as error:
         database_copy.remove(config.rekeyed_file)
         _tidy_keys(key_file, next_key)
@@ -100,7 +100,7 @@ def rekey(config: Config, new_key_file: Path | None, now_ns: int, stop: Stop, ba
 
 
 def _tidy_keys(key_file: Path, next_key: Path) -> None:
-    """Removes a new key that a killed command left, and further names of the present key."""
+    """Removes an unused new key of a killed command, and other names of the present key."""
     try:
         next_key.unlink(missing_ok=True)
         for old in key_file.parent.glob(f"{key_file.name}.old-*"):
@@ -136,14 +136,15 @@ def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, b
 
 
 def complete_rekey(config: Config, key: bytes) -> None:
-    """Completes or undoes an interrupted change of the key, which has left `rekeyed_file`; with the
-    instance's lock held.
+    """Completes or undoes an interrupted change of the key, which has left `rekeyed_file`.
+
+    Called while the instance's lock is held.
     """
     rekeyed = config.rekeyed_file
     if not rekeyed.exists():
         return
     if _opens(config.database, key):
-        # The key is still the old one, and events may have been stored since.
+        # The key was not replaced yet, and the old database may have newer events.
         database_copy.remove(rekeyed)
         _log.warning("%s: left by an incomplete change of the key: removed", rekeyed)
     elif _opens(rekeyed, key):

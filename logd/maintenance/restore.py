@@ -34,13 +34,13 @@ CopyRow = tuple[str, int, int | None, str]
 
 @dataclass(frozen=True)
 class AdvancedProducer:
-    """A producer that is ahead of the backup, or has ended since."""
+    """A producer that has a higher watermark than in the backup, or has ended since."""
 
     uid: int
     id: int
     watermark: int
-    known: int  # the watermark without events that its outbox only claimed
-    has_outbox: bool  # it may still exist, and hold some of the events
+    known: int  # its watermark, without events that an outbox only claimed
+    has_outbox: bool  # its outbox may still exist, and hold some of the events
     pid: int
 
 
@@ -54,11 +54,14 @@ class Replaced:
     forgotten: dict[bytes, int] = field(default_factory=dict)
     copies: tuple[CopyRow, ...] = ()
     ahead: tuple[AdvancedProducer, ...] = ()
-    clock: Reading | None = None  # its last trusted reading of the clock
+    clock: Reading | None = None  # the last trusted reading in the replaced database
     trail_id: str | None = None
 
     def batch_max(self, kept: int) -> int | None:
-        """Returns the highest batch ever stored, lost like all past `kept`; None if unknown."""
+        """Returns the highest batch ever stored, as this database knows it; None if unknown.
+
+        Batches above `kept` are not in the backup.
+        """
         if self.head is None:
             return None
         highest = [self.head.batch]
@@ -72,7 +75,7 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Plan:
-    """A backup that verifies, and what it would replace."""
+    """A verified backup, and the database that it would replace."""
 
     backup: Path
     backup_key: bytes
@@ -83,7 +86,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Restored:
-    """The result of a restore: the new database, and the path of the old one, None without one."""
+    """The result of a restore: the new database, and the path of the old one, if there was one."""
 
     made: Checked
     kept: Path | None
@@ -91,7 +94,7 @@ class Restored:
 
 
 def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: Bar) -> Plan:
-    """Verifies the backup and reads the present database; changes nothing. Raises LogdError kinds.
+    """Verifies the backup and reads the present database; changes nothing. Raises a LogdError.
 
     The caller holds the instance's lock, as for `restore`.
     """
@@ -114,8 +117,9 @@ def plan(config: Config, backup: Path, key_file: Path | None, stop: Stop, bar: B
 
 
 def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) -> Restored:
-    """Makes a new database of the backup and puts it in place. Raises LogdError kinds: then the
-    database is unchanged.
+    """Makes a new database of the backup, and puts it in place.
+
+    Raises a LogdError; then the database is unchanged.
     """
     began_s = time.monotonic()
     database, key = config.database, planned.key
@@ -123,7 +127,8 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
     kept = None
     if planned.replaced.there:
         kept = database_copy.dated_path(database, "before", now_ns)
-    # First: persons forgotten since the backup must not come back with it.
+    # The list is written first, so that persons forgotten
+    # since the backup are erased whatever happens later.
     listed = erasure_list.read_file(erasure_list.file_beside(planned.backup))
     for entries in (listed, planned.replaced.forgotten):
         erasure_list.merge_file(erasure_list.file_beside(database), entries)
@@ -140,7 +145,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
         database_copy.give_to_owner_of(owner, new)
         database_copy.sync(new)
         database_swap.replace_database(config, new, kept)
-        # It is of the replaced database.
+        # The result of the last `verify` is of the replaced database.
         last_verification.path_of(config.database).unlink(missing_ok=True)
     finally:
         database_copy.remove(new)
@@ -202,7 +207,7 @@ def _inspect_replaced(config: Config, key: bytes, backup: Connection) -> Replace
             read_trail_id(connection),
         )
     except DatabaseError:
-        return Replaced(there)  # damaged: nothing of it can be kept
+        return Replaced(there)  # the database is damaged, and nothing of it can be kept
     finally:
         connection.close()
 
@@ -223,7 +228,8 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
             (LOST_CLAIMED,),
         )
     )
-    earlier: dict[tuple[int, str], int] = {}  # of an earlier restore, not seen since
+    # The watermarks that an earlier restore recorded, for producers that have sent nothing since.
+    earlier: dict[tuple[int, str], int] = {}
     if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'replaced'").fetchone():
         rows = connection.execute("SELECT uid, key, watermark FROM replaced")
         earlier = {(uid, key): watermark for uid, key, watermark in rows}
@@ -234,7 +240,7 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
             "SELECT watermark, ended FROM producer WHERE uid = ? AND key = ?", (uid, key)
         ).fetchone() or (0, 0)
         before = earlier.get((uid, key), 0)
-        # Earlier versions' report processes logged readings through outboxes.
+        # Producers of readings have an outbox if an earlier version's report process logged them.
         if (has_outbox or row not in own) and max((watermark, ended), (before, 0)) > known:
             before = max(before, min(watermark, claimed.get(row, watermark + 1) - 1))
             outbox = bool(has_outbox and not ended)
@@ -242,9 +248,9 @@ def _advanced_producers(connection: Connection, backup: Connection) -> Iterator[
 
 
 def _record_losses(store: Store, batch: Batch, advanced: AdvancedProducer) -> None:
-    """Records as lost, by their sequences, the events that no longer exist anywhere.
+    """Records as lost, with their sequences, the events that exist nowhere any more.
 
-    If an outbox may hold some of them, the daemon decides once it has read it.
+    If an outbox may still hold some of them, the daemon decides after reading it.
     """
     producer = store.producer(advanced.uid, advanced.id)
     producer.pid, producer.has_outbox = advanced.pid, advanced.has_outbox
@@ -259,7 +265,7 @@ def _record_losses(store: Store, batch: Batch, advanced: AdvancedProducer) -> No
 
 
 def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int) -> None:
-    """Records the restore: its event, the copies that the replaced database knows, and losses."""
+    """Records the restore: its event, copies that the replaced database knows, and losses."""
     found, replaced = planned.found, planned.replaced
     props: dict[str, Any] = {
         "backup_batch": found.head.batch,
@@ -273,7 +279,8 @@ def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int)
         "kept": kept and kept.name,
     }
     if replaced.trail_id not in (None, store.trail_id):
-        props["replaced_trail"] = replaced.trail_id  # its anchors are accounted for by this event
+        # The event accounts for the anchors of the replaced trail.
+        props["replaced_trail"] = replaced.trail_id
     copies = [*replaced.copies]
     if kept is not None:
         copies.append((KIND, now_ns, None, str(kept)))
@@ -295,7 +302,8 @@ def _record_restore(store: Store, planned: Plan, kept: Path | None, now_ns: int)
                 if advanced.has_outbox
             ],
         )
-        losses = Batch(0, 0, loss_events_max=INT64_MAX)  # the numbers are the database's own
+        # The batch has no limit, since the numbers are from a database.
+        losses = Batch(0, 0, loss_events_max=INT64_MAX)
         for advanced in replaced.ahead:
             _record_losses(store, losses, advanced)
         batch.losses += losses.losses

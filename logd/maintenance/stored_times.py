@@ -1,8 +1,8 @@
-"""When the events of a block were stored, for a job that reads all blocks.
+"""Finds when the events of a block were stored, for a job that reads all blocks.
 
-The order of storing is certain, its times are not. An event is stored no later than any later
-batch, so an implausible time, of a daemon whose clock was wrong, is replaced by the next plausible
-one.
+The order of storing is certain, but the recorded times are not: a daemon's clock may have been
+wrong. An event was stored no later than any later batch, so an implausible time is replaced by the
+next plausible one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ def ids_of(block: int) -> range:
 
 
 class StoredTimes:
-    """The period in which each block was stored, by two look-ups in the batches."""
+    """The period in which each block was stored, found by two look-ups in the table of batches."""
 
     def __init__(self, connection: Connection, now_ns: int) -> None:
         self._connection = connection
-        self.plausible_ns = EARLIEST_NS, now_ns + event_age.AHEAD_MAX_NS  # inclusive
+        # Earliest and latest plausible time, both included.
+        self.plausible_ns = EARLIEST_NS, now_ns + event_age.AHEAD_MAX_NS
         self._now_ns = now_ns
         self._bounds: dict[int, tuple[int | None, int]] = {}
-        self._batch = range(0), 0  # ids of a batch's events, and when it was stored
-        # Of these batches only the last has a plausible time; and that time.
+        self._batch = range(0), 0  # the batch used last: its event ids, and when it was stored
+        # Batches of which only the last one has a plausible time, and that time.
         self._skipped, self._next_plausible_ns = range(0), now_ns
 
     def survey(self) -> Iterator[None]:
@@ -45,7 +46,7 @@ class StoredTimes:
             yield
 
     def bounds(self, block: int) -> tuple[int | None, int]:
-        """Returns the earliest and latest time at which the block's events can have been stored.
+        """Returns the earliest and latest time at which the block's events may have been stored.
 
         The earliest is None if unknown.
         """
@@ -55,7 +56,7 @@ class StoredTimes:
         return self._bounds[block]
 
     def of(self, event_id: int) -> int:
-        """Returns the latest time at which that event can have been stored."""
+        """Returns the latest time at which the event may have been stored."""
         _, to_ns = self.bounds(event_id >> BLOCK_BITS)
         ids, stored_ns = self._batch
         if event_id not in ids:

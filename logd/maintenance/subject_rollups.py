@@ -1,8 +1,8 @@
 """Recomputes roll-ups by subject when some of a user's events are removed.
 
-The table has the latest and the best value, which cannot be computed by subtraction. So all events
-of one user and type are read, a part at a time: those to remove are kept one by one, the others as
-a sum for each subject.
+The roll-ups have the latest and the best value, which cannot be computed by subtraction. So all
+events of one user and type are read, a part at a time: those to remove are kept one by one, the
+others as a sum for each subject.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from logd.storage.rollups import subject_of
 from logd.storage.time_blocks import BLOCK_BITS
 from logd_wire.wire import unpack_props
 
-# The most events of one user and type to remove per recount: it bounds the memory used.
+# The most events of one user and type that one recount removes, which bounds its memory.
 REMOVED_MAX = 20_000
 
-# Whether an event with that id and time (ns) is to be removed.
+# Returns whether an event, given by id and time (ns), is to be removed.
 Goes = Callable[[int, int], bool]
 
-_Event = tuple[int, int, float | None, int]  # id, time (ns), value, attempt
+_Event = tuple[int, int, float | None, int]  # an event: id, time (ns), value, attempt
 
 
 @dataclass
 class _Sum:
-    """The sum over the events of one subject, added in any order."""
+    """The roll-up of one subject's events, which may be added in any order."""
 
     events: int = 0
     first_ts_ns: int = 0
-    last: tuple[int, int, int] = (0, 0, 0)  # time, attempt, id
+    last: tuple[int, int, int] = (0, 0, 0)  # the latest event: time, attempt, id
     last_value: float | None = None
     best: float | None = None
 
@@ -52,17 +52,17 @@ class SubjectRecount:
         self._read_to = 0
         self._stays: defaultdict[str, _Sum] = defaultdict(_Sum)
         self._subjects: defaultdict[str, list[_Event]] = defaultdict(list)
-        self._subject_of: dict[int, str | None] = {}  # of those to remove, in the order of ids
+        self._subject_of: dict[int, str | None] = {}  # the subject of each event to remove, by id
 
     @property
     def ids(self) -> list[int]:
-        """The events to remove, ascending."""
+        """The ids of the events to remove, ascending."""
         return list(self._subject_of)
 
     def read(self, connection: Connection, rows_max: int) -> bool:
         """Reads up to `rows_max` more events; returns whether all have been read."""
         rows = connection.execute(
-            # The plus removes the column's affinity, with which the index would not be used.
+            # The plus removes the column's affinity, which would keep SQLite from using the index.
             "SELECT e.id, e.ts_ns, e.props FROM event_block b CROSS JOIN event e"  # noqa: S608 - no data in it
             f" INDEXED BY event_user ON (e.id >> {BLOCK_BITS}) = +b.block"
             f" WHERE b.block >= ? >> {BLOCK_BITS} AND e.user = ? AND e.type = ? AND e.id > ?"
@@ -81,11 +81,12 @@ class SubjectRecount:
         return len(rows) < rows_max
 
     def write(self, connection: Connection, gone: Collection[int]) -> None:
-        """Updates the roll-ups for the removal of the events in `gone`, which are some of `ids` and
-        no longer among them afterwards; inside the transaction that removes them.
+        """Updates the roll-ups for the removal of the events `gone`, and drops them from `ids`.
+
+        Called inside the transaction that removes them.
         """
         while not self.read(connection, 1000):
-            pass  # events stored meanwhile
+            pass  # read what was stored since the last read
         for subject in {self._subject_of.pop(event_id) for event_id in gone} - {None}:
             assert subject is not None
             left = [event for event in self._subjects[subject] if event[0] not in gone]

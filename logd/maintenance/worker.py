@@ -1,4 +1,4 @@
-"""Works on the jobs in the database, one bounded step at a time.
+"""Runs the jobs in the database, one bounded step at a time.
 
 The daemon calls `step` between its steps; a command calls it when no daemon runs.
 """
@@ -24,25 +24,25 @@ from logd.storage.job_table import Job
 from logd.storage.store import Store
 from logd.storage.trail_clock import TrailClock, clock_refusal
 
-# The longest that one call of `step` works, but for a single statement that is slow.
+# Seconds that one call of `step` works at most, unless a single statement takes longer.
 STEP_S = 0.02
 RETRY_S = 5.0
 _NEVER_S = float("inf")
 _NO_MORE_PRUNED = "no event was pruned, or no more of them"
-# Errors of reading values that the daemon never writes.
+# The errors that occur when a job reads values that the daemon never writes.
 _CHANGED = (TypeError, ValueError, AttributeError, LookupError)
 
 _log = logging.getLogger("logd")
 
-# A function called with the seconds that an indivisible operation takes at most.
+# A function called with the most seconds that an indivisible operation can take.
 MayTake = Callable[[float], contextlib.AbstractContextManager[None]]
 
 
 class Worker:
-    """Works on the jobs of one open store.
+    """Runs the jobs of one open store.
 
-    `outboxes` is their directory, which a forget surveys. A vacuum runs inside `may_take`, and
-    calls `keep_going` now and then: on False it is cancelled, and retried later.
+    `outboxes` is the outboxes' directory, which a forget surveys. A vacuum runs inside `may_take`,
+    and calls `keep_going` at intervals: on False it is cancelled, and retried later.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class Worker:
         self._steps = Steps(store, self._clock_ns)
         self._job: Job | None = None
         self._work: Iterator[float | None] | None = None
-        self.due_s = _NEVER_S  # on the monotonic clock; never while there is nothing to do
+        self.due_s = _NEVER_S  # monotonic time of the next step; infinite without a job
         self._apply_list()
         self.poll()
 
     def attach_daemon(self, arrivals: Arrivals) -> None:
-        """Makes the worker work for a daemon, which commits what `arrivals` waits for."""
+        """Attaches the worker to a daemon; `arrivals` waits for what the daemon has received."""
         self._arrivals = arrivals
 
     def _complete_forgets(self) -> None:
-        """Completes forgets that ran without a daemon, once all in transit then is committed."""
+        """Completes forgets that ran without a daemon, once the input queued then is committed."""
         if self._arrivals is None or not self._store.erasure_list.boundaries.has_incomplete:
             return
         if self._arrived is None:
@@ -90,7 +90,7 @@ class Worker:
             self._store.reload_erasure_list()
 
     def _apply_list(self) -> None:
-        """Adds a job for persons in the list beside the database that a restored one lacks."""
+        """Adds a job for persons in the list beside the database who are not in the database."""
         store, known = self._store, self._store.erasure_list.entries
         listed = erasure_list.read_file(self._list_file)
         missing = {token: at for token, at in listed.items() if known.get(token, -1) < at}
@@ -107,7 +107,7 @@ class Worker:
             erasure_list.merge_file(self._list_file, known)
 
     def poll(self) -> None:
-        """Finds the next job; stores internal events that are only to be recorded at once."""
+        """Finds the next job; events that are only to be recorded are stored at once."""
         try:
             self._clock.record_reading()
             job = job_table.next_job(self._store.connection)
@@ -116,7 +116,7 @@ class Worker:
                 job = job_table.next_job(self._store.connection)
             self._complete_forgets()
         except StorageBusy:
-            return  # until the next poll
+            return  # the database is busy: the next poll retries
         except DatabaseError as error:
             raise self._store.problem(error) from error
         if self._job is None:
@@ -124,9 +124,9 @@ class Worker:
             self.due_s = _NEVER_S if job is None else self._monotonic_s()
 
     def step(self) -> None:
-        """Works for STEP_S at most, then rests for as long as it took.
+        """Works for about STEP_S seconds at most, then rests for as long.
 
-        Raises LogdError kinds that end the process; temporary ones are retried.
+        Raises a LogdError that ends the process; after a temporary one the job is retried.
         """
         started_s = now_s = self._monotonic_s()
         wait_s: float | None = None
@@ -193,7 +193,7 @@ class Worker:
         self._store.transact(work, now_ns)
 
     def _wait_for(self, error: Exception) -> None:
-        """Postpones the job after a temporary error; it resumes from what is stored of it."""
+        """Postpones the job after a temporary error; it resumes from its stored state."""
         assert self._job is not None
         problem = error if isinstance(error, StorageBusy) else self._store.problem(error)
         logged, self._work = self._job.trouble, None
@@ -204,7 +204,8 @@ class Worker:
         if self._job is not None and logged != str(problem):
             _log.warning("job %d, %s: waits: %s", self._job.id, self._job.kind, problem)
             self._job.trouble = str(problem)
-            with contextlib.suppress(StorageBusy):  # that is what it waits for
+            # If the database is busy, the job waits for that anyway.
+            with contextlib.suppress(StorageBusy):
                 self._store.transact(lambda connection, _: self._save(connection), self._clock_ns())
 
     def _save(self, connection: Any) -> None:
@@ -212,7 +213,7 @@ class Worker:
         self._job.save(connection)
 
     def _stop(self, problem: ClockRefused) -> None:
-        """Stops the job for good; what was done stays done, and the next prune does the rest."""
+        """Stops the job for good; what it did stays done, and the next prune continues."""
         assert self._job is not None
         job, self._job, self._work = self._job, None, None
         job.phase = job_table.STOPPED
@@ -220,7 +221,7 @@ class Worker:
         self._finish(job, trouble=str(problem))
 
     def _fail(self, problem: Exception) -> None:
-        """Fails the job because stored data was changed: a retry would fail as well."""
+        """Marks the job as failed: stored data was changed, so a retry would fail as well."""
         assert self._job is not None
         job, self._job, self._work = self._job, None, None
         what = f"failed: stored data was changed ({type(problem).__name__}); see logd verify"

@@ -15,14 +15,16 @@ from logd_wire.query import ROWS_MAX, Answer, Row
 from logd_wire.schema import SUBJECTS
 from logd_wire.wire import unpack_props
 
-# Small rows, of a whole school: each further page costs a request, a connection and a scan.
+# The most rows of a page: they are small,
+# and each further page costs a request, a connection and a scan.
 COMPLETIONS_MAX = 5000
 TYPES_MAX = 5000
 DAYS_MAX = 3700
-# Of the properties in a page: each may name persons, and the reading has to list all of them.
+# The most bytes of properties in a page:
+# each property may name persons, and the reading has to list all of these.
 PROPS_BYTES_MAX = 512 * 1024
 BUCKETS_MAX = 100
-# The types of reports that are asked without one.
+# The types that reports use if they are requested without a type.
 DAILY_TYPE = "page_view"
 SCORE_TYPE = "quiz_submitted"
 
@@ -132,20 +134,20 @@ def events(connection: Connection, parameters: Parameters) -> Answer:
 
 
 def _latest(connection: Connection, parameters: Parameters, **wanted: Any) -> Answer:
-    """Returns a page of events in order of time; `next` is the id of its last event."""
+    """Returns a page of events in order of time; its `next` is the id of the last event."""
     before = time_order.position(connection, parameters)
     limit = page_limit(parameters)
     parameters.done()
     found = time_order.newest(connection, **wanted, before=before, limit=limit + 1)
     page = _fitting(connection, [event.id for event in found[:limit]])
     rows = {row["id"]: row for row in _event_rows(connection, question_marks(page), page)}
-    # An event may be removed between the two statements.
+    # An event of `page` may have been removed since `page` was read.
     answer = Answer([rows[one] for one in page if one in rows])
     return _marked(Answer(answer.rows, page[-1] if len(found) > len(page) else None))
 
 
 def _fitting(connection: Connection, ids: list[int]) -> list[int]:
-    """Returns the first ids, of events that are no more than one reading can list persons of."""
+    """Returns the first of the ids, so few that one reading can list their events' persons."""
     sizes = dict(
         connection.execute(
             f"SELECT id, length(props) FROM event WHERE id IN ({question_marks(ids)})",  # noqa: S608 - question marks only
@@ -161,7 +163,7 @@ def _fitting(connection: Connection, ids: list[int]) -> list[int]:
 
 
 def _marked(answer: Answer) -> Answer:
-    """Adds to each event whether its own time is implausible for its time of storing."""
+    """Adds to each event whether its own time is implausible, given its time of storing."""
     for row in answer.rows:
         row["time_in_doubt"] = not is_plausible(row["ts_ns"], row["stored_ns"])
     return answer
@@ -178,11 +180,11 @@ def event_page(
     after_id: int | None = None,
     limit: int,
 ) -> Answer:
-    """Returns a page of events in the order of storing, newest first, or oldest first with
-    `after_id`.
+    """Returns a page of events in the order of storing: newest first, or oldest first.
 
-    `next` of the answer continues it. Several types or users select the events of any of them; an
-    empty list selects all. `since_ns` is inclusive, `until_ns` is not.
+    With `after_id` it is oldest first. The answer's `next` continues it. Several types or users
+    select events of any of them; an empty list selects all. `since_ns` is inclusive, `until_ns` is
+    not.
     """
     types, users = _several(event_type), _several(user)
     direction = "DESC" if after_id is None else "ASC"
@@ -208,7 +210,7 @@ def event_page(
         among, names = sql.among("name", types)
         asked.append((f"e.type IN (SELECT id FROM event_type WHERE {among})", names))  # noqa: S608 - question marks only
     where = " AND ".join(sql for sql, _ in asked) or "1"
-    # First the ids alone, so that sorting a block reads no rows but those of the page.
+    # The ids are selected first, so that sorting a block reads only the rows of the page.
     ids = f"SELECT e.id FROM {source} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - question marks only
     values = [value for _, values in asked for value in values]
     rows = _event_rows(connection, ids, [*values, limit + 1])
@@ -220,7 +222,7 @@ def event_page(
 
 
 def _event_rows(connection: Connection, ids: str, values: list[Any]) -> list[Row]:
-    """Returns the events whose ids that list or SELECT has, by id."""
+    """Returns the events whose ids a list or a SELECT gives, in order of their ids."""
     rows = sql.fetch_rows(
         connection,
         "SELECT e.id, e.ts_ns, (SELECT stored_ns FROM batch WHERE first_event <= e.id"  # noqa: S608 - question marks only
@@ -241,7 +243,7 @@ def _several(value: str | Sequence[str] | None) -> list[str]:
 
 
 def _by_block(types: list[str], users: list[str]) -> str:
-    """Returns the tables to join: blocks, then events by the index that suits the conditions."""
+    """Returns the tables to join: the blocks, and the events by the index that suits the filter."""
     index = "INDEXED BY event_user" if users else "INDEXED BY event_type_id" if types else ""
     if index:
         # The plus removes the column's affinity, which would keep SQLite from using the index.
@@ -253,9 +255,9 @@ def _by_block(types: list[str], users: list[str]) -> str:
 
 
 def event_types(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports the event types with their number of events, the most frequent of a page first.
+    """Reports the event types with their number of events, in each page the most frequent first.
 
-    Pages are by name: numbers change while events are stored.
+    The pages are in the order of names, since the numbers change while events are stored.
     """
     after_sql, after = sql.after("name", key_after(parameters))
     parameters.done()

@@ -42,7 +42,7 @@ FORMS: dict[str, Callable[[Iterable[Row], BinaryIO], None]] = {
 
 
 class Export:
-    """One export, of the events that are stored when it is created.
+    """One export, of the events that were stored when it was created.
 
     `events` is the number written so far, `top` the id of the last event that it may contain.
     """
@@ -57,9 +57,11 @@ class Export:
     def write(
         self, form: str, out: BinaryIO, record: Record, progress: Progress = lambda _ids: None
     ) -> None:
-        """Writes the export, after `record` has recorded it: if that raises, nothing is written.
+        """Writes the export, after `record` has recorded it.
 
-        Calls `progress` with the number of further ids that were scanned. Raises what `record`
+        If `record` raises, nothing is written.
+
+        Calls `progress` with the number of ids scanned since its last call. Raises what `record`
         raises, OSError from `out`, and NotInstalled for a format whose package is missing.
         """
         if form == "parquet":

@@ -46,7 +46,7 @@ def follow_events(
 
 
 class Follower:
-    """A position in the trail: `last` is the id up to which every event has been read."""
+    """A position in the trail: every event up to the id `last` has been read."""
 
     def __init__(self, config: Config, selection: Selection, notify: Notify) -> None:
         self.last = 0
@@ -59,7 +59,7 @@ class Follower:
         self._trouble: str | None = None
 
     def open(self, *, wait: bool) -> None:
-        """Opens the database; with `wait`, as soon as it exists and has the current schema."""
+        """Opens the database; with `wait`, waits until it exists and has the current schema."""
         while True:
             try:
                 self._open()
@@ -79,14 +79,17 @@ class Follower:
         )
 
     def read_new(self) -> Iterator[Row]:
-        """Yields events stored since the last call. Reports a failure once; later calls retry."""
+        """Yields events stored since the last call.
+
+        A failure is reported once, and later calls retry.
+        """
         try:
             if self._stale or _identity(self._config.database) not in (self._file, None):
                 self._open()
             yield from self._read_page()
             self._trouble = None
         except NewerSchema:
-            raise  # this program can never read it
+            raise  # this program cannot read a newer schema, however long it waits
         except LogdError as error:
             self._report(str(error))
         except DatabaseError as error:
@@ -111,7 +114,8 @@ class Follower:
         self.last = top
 
     def _open(self) -> None:
-        # First, so that a file that replaces it meanwhile is noticed at the next call.
+        # The identity is read before opening,
+        # so that the next call notices a file that replaces it meanwhile.
         file = _identity(self._config.database)
         connection = opening.open_for_events(self._config)
         before, self._connection = self._connection, connection
@@ -138,10 +142,10 @@ class Follower:
 
 
 def common_events(one: Connection, other: Connection) -> int:
-    """Returns the id of the last event that two trails have in common, 0 for none.
+    """Returns the id of the last event that two trails have in common, 0 if there is none.
 
-    A batch's hash has its time and its salts, so that trails which differ in one batch differ in
-    all later ones: a binary search finds the last one that is the same.
+    A batch's hash includes its time and its salts, so trails that differ in one batch differ in all
+    later batches. A binary search finds the last equal one.
     """
     low, high = 0, min(_last_batch(one), _last_batch(other))
     while low < high:
@@ -156,7 +160,7 @@ def common_events(one: Connection, other: Connection) -> int:
 
 
 def _common_row(one: Connection, other: Connection, batch: int) -> int:
-    """The last batch up to that one which has a row in both trails; 0 for none."""
+    """Returns the last batch up to the given one with a row in both trails; 0 if there is none."""
     while True:
         rows = [
             int(trail.execute(
@@ -174,7 +178,7 @@ def _last_batch(connection: Connection) -> int:
 
 
 def _batch(connection: Connection, batch: int) -> tuple[int, bytes] | None:
-    """Returns the id of the batch's last event, and its hash; None without a row."""
+    """Returns the id of the batch's last event, and the batch's hash; None if it has no row."""
     row: tuple[int, bytes] | None = connection.execute(
         "SELECT first_event + events - 1, hash FROM batch WHERE id = ?", (batch,)
     ).fetchone()
@@ -185,5 +189,5 @@ def _identity(path: Path) -> File | None:
     try:
         found = path.stat()
     except OSError:
-        return None  # it is being replaced; the open file can still be read
+        return None  # the file is being replaced; the open one can still be read
     return found.st_dev, found.st_ino

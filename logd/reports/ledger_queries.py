@@ -39,10 +39,10 @@ def losses(connection: Connection, parameters: Parameters) -> Answer:
 def loss_page(
     connection: Connection, before: int | None, limit: int, *, claimed: bool = True
 ) -> Answer:
-    """Returns a page of the ledger, newest first, from below entry `before`.
+    """Returns a page of the loss ledger, newest first, from below the entry `before`.
 
-    `next` of the answer continues it. Without `claimed`, losses that only an outbox reports are
-    left out.
+    The answer's `next` continues it. Without `claimed`, losses that only an outbox reports are left
+    out.
     """
     rows = sql.fetch_rows(
         connection,
@@ -57,7 +57,7 @@ def loss_page(
 
 
 def all_losses(connection: Connection) -> Iterator[Row]:
-    """Yields every entry of the ledger, newest first."""
+    """Yields every entry of the loss ledger, newest first."""
     before: int | None = None
     while True:
         page = loss_page(connection, before, PAGE_ROWS_MAX)
@@ -68,7 +68,7 @@ def all_losses(connection: Connection) -> Iterator[Row]:
 
 
 def losses_by_user(connection: Connection, limit: int) -> list[Row]:
-    """Returns the losses by user, with claimed ones apart; the largest losses first."""
+    """Returns the losses by user, the largest first; claimed losses are counted separately."""
     return sql.fetch_rows(
         connection,
         "SELECT p.uid, count(*) AS entries,"
@@ -83,7 +83,7 @@ def losses_by_user(connection: Connection, limit: int) -> list[Row]:
 
 
 def losses_by_cause(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports the totals of the ledger for each cause, including causes without losses."""
+    """Reports the totals of the loss ledger for each cause, including causes without losses."""
     after = rows_to_skip(parameters)
     parameters.done()
     rows = totals_by_cause(connection)
@@ -92,7 +92,7 @@ def losses_by_cause(connection: Connection, parameters: Parameters) -> Answer:
 
 
 def totals_by_cause(connection: Connection) -> list[Row]:
-    """Returns the totals of the ledger for each cause, as the report `losses_by_cause` has them."""
+    """Returns the totals of the loss ledger by cause, as the report `losses_by_cause` has them."""
     rows = sql.fetch_rows(
         connection,
         "SELECT cause, count(*) AS entries, coalesce(sum(last - first + 1), 0) AS events,"
@@ -107,14 +107,14 @@ def totals_by_cause(connection: Connection) -> list[Row]:
 
 
 def quarantine(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports what was refused, newest first; excerpts are hexadecimal."""
+    """Reports the entries in quarantine, newest first; excerpts are hexadecimal."""
     before, limit = page_bounds(parameters)
     parameters.done()
     return quarantine_page(connection, before, limit)
 
 
 def quarantine_page(connection: Connection, before: int | None, limit: int) -> Answer:
-    """Returns a page of quarantine, newest first, from below row `before`."""
+    """Returns a page of quarantine, newest first, from below the row `before`."""
     rows = sql.fetch_rows(
         connection,
         "SELECT q.id, q.detected_ns, q.uid, q.pid, q.reason, p.uid || '-' || p.key AS producer,"

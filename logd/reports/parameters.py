@@ -13,20 +13,20 @@ SHOWN_CHARS_MAX = 60
 
 
 class BadParameter(QueryError):
-    """The report does not accept this parameter, or not this value."""
+    """The report does not accept a parameter, or not its value."""
 
     def __init__(self, message: str) -> None:
         super().__init__("bad_parameter", message)
 
 
 class Parameters:
-    """The parameters of a report. Each is taken once, by its type; any others are refused."""
+    """The parameters of a request. A report takes each once, by its type; others are refused."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
 
     def whole(self, name: str, default: int | None = None, *, low: int = 0, high: int) -> int:
-        """Takes the whole number `name`, within low..high; required if `default` is None."""
+        """Takes the whole number `name`, from `low` to `high`; required if `default` is None."""
         value = self._values.pop(name, default)
         if type(value) is not int or not low <= value <= high:
             raise BadParameter(
@@ -35,7 +35,7 @@ class Parameters:
         return value
 
     def maybe_whole(self, name: str, *, low: int = 0, high: int = 2**63 - 1) -> int | None:
-        """Takes a whole number within low..high, or None if it is not given."""
+        """Takes the whole number `name`, from `low` to `high`; None if it is not given."""
         return None if name not in self._values else self.whole(name, low=low, high=high)
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -46,11 +46,11 @@ class Parameters:
         return value
 
     def maybe_text(self, name: str) -> str | None:
-        """Takes the text parameter `name`, or None if it is not given."""
+        """Takes the text parameter `name`; None if it is not given."""
         return None if name not in self._values else self.text(name)
 
     def maybe_texts(self, name: str) -> list[str] | None:
-        """Takes a list of at most TEXTS_MAX texts, or None if it is not given."""
+        """Takes the parameter `name`, a list of up to TEXTS_MAX texts; None if not given."""
         value = self._values.pop(name, None)
         if value is None:
             return None
@@ -63,35 +63,35 @@ class Parameters:
         return value
 
     def done(self) -> None:
-        """Raises BadParameter if there are parameters that were not taken."""
+        """Raises BadParameter if the request has parameters that were not taken."""
         if self._values:
             raise BadParameter(f"unknown parameter: {', '.join(sorted(map(str, self._values)))}")
 
 
 def _shown(value: object) -> str:
-    """Returns a value for a message, of bounded length."""
+    """Formats a value for a message, with bounded length."""
     text = ascii(value)
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 3]}..."
 
 
 def page_bounds(parameters: Parameters) -> tuple[int | None, int]:
-    """Takes the parameters of a page: `before_id` and `limit`."""
+    """Takes the parameters of a page: `before_id`, where it begins, and `limit`."""
     return parameters.maybe_whole("before_id"), page_limit(parameters)
 
 
 def page_limit(parameters: Parameters) -> int:
-    """Takes `limit`, the rows of a page."""
+    """Takes the parameter `limit`, the most rows of a page."""
     return parameters.whole("limit", 50, low=1, high=PAGE_ROWS_MAX)
 
 
 def key_after(parameters: Parameters) -> list[str] | None:
-    """Takes `after`, a text: the key that the page before ended with."""
+    """Takes the text `after`, which is the key that the previous page ended with."""
     found = parameters.maybe_text("after")
     return None if found is None else [found]
 
 
 def keys_after(parameters: Parameters, number: int) -> list[str] | None:
-    """Takes `after`, a list of that number of texts: the key that the page before ended with."""
+    """Takes the list `after` of so many texts, which is the key that the last page ended with."""
     found = parameters.maybe_texts("after")
     if found is not None and len(found) != number:
         raise BadParameter(f"after: expected the {number} texts of `next` of the page before")
@@ -99,5 +99,5 @@ def keys_after(parameters: Parameters, number: int) -> list[str] | None:
 
 
 def rows_to_skip(parameters: Parameters) -> int:
-    """Takes `after`, the rows of the pages before."""
+    """Takes the parameter `after`, the number of rows in earlier pages."""
     return parameters.whole("after", 0, high=AFTER_MAX)

@@ -17,19 +17,19 @@ from logd.render import COLUMNS, to_json
 from logd_wire.query import Row
 
 INT64_COLUMNS = {"id", "ts_ns", "stored_ns", "sequence"}
-# Rows are converted to columns in steps; a row group is written when it is this large.
+# Rows are converted to columns this many at a time; a row group is written at these sizes.
 ROWS_PER_STEP = 512
 GROUP_ROWS_MAX = 16_384
 GROUP_BYTES_MAX = 32 * 1024 * 1024
 
 
 def check_installed() -> None:
-    """Raises NotInstalled without pyarrow."""
+    """Raises NotInstalled if pyarrow is not installed."""
     _pyarrow()
 
 
 def write(rows: Iterable[Row], out: BinaryIO) -> None:
-    """Writes a Parquet file. Raises NotInstalled without pyarrow, OSError from `out`."""
+    """Writes rows as a Parquet file. Raises NotInstalled, or OSError from `out`."""
     pa, pq = _pyarrow()
     schema = pa.schema(
         [(name, pa.int64() if name in INT64_COLUMNS else pa.string()) for name in COLUMNS]

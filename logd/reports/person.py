@@ -40,7 +40,7 @@ TITLES = {
     "note": "Notes",
     "end": "Total",
 }
-# The kinds that the last item counts.
+# The kinds of items that the last item, "end", counts.
 TOTALS = ("event", "mention", "reading", "day", "subject", "copy")
 
 
@@ -52,8 +52,11 @@ def person_items(
     pending: int,
     progress: Progress = lambda _ids: None,
 ) -> Iterator[Row]:
-    """Yields all items. `pending` is the number of events that wait in outboxes; `progress` is
-    called with the number of further ids that were searched for mentions."""
+    """Yields all items about the person.
+
+    `pending` is the number of events that wait in outboxes; `progress` is called with the number of
+    ids searched for mentions since its last call.
+    """
     top = newest_id(connection)
     spellings = stored_users.spellings(connection, person.user) or {person.user: 0}
     yield {
@@ -74,7 +77,7 @@ def person_items(
 
 @dataclass(frozen=True)
 class _Search:
-    """The search for what is stored of one person, in events up to `top`."""
+    """Searches the events up to the id `top` for what is stored about one person."""
 
     connection: Connection
     person: Person
@@ -99,7 +102,7 @@ class _Search:
         return self.keys.without_others(row["props"], self.person.is_named)
 
     def _handed_over(self, row: Row) -> Row:
-        """Returns another user's event without the names of others; a reading lists many."""
+        """Returns another user's event, with the names of other persons replaced."""
         props = self._shown(row)
         if row["type"] == REPORT_READ:
             props = {name: _others_once(value) for name, value in props.items()}
@@ -116,7 +119,7 @@ class _Search:
                         yield row
 
     def _mentions(self, progress: Progress) -> Iterator[Row]:
-        """Yields events of other users, or without a user, that name the person."""
+        """Yields events of other users, or of none, that name the person."""
         connection, keys, is_named = self.connection, self.keys, self.person.is_named
         after = 0
         while rows := connection.execute(
@@ -140,7 +143,7 @@ class _Search:
         progress(self.top - after)
 
     def _readings(self) -> Iterator[Row]:
-        """Yields readings by other users that may be about persons whom they do not list."""
+        """Yields readings by others that may be about the person without naming the person."""
         is_named, chosen = self.person.is_named, Selection(types=(REPORT_READ,))
         for _position, rows in pages(
             self.connection, chosen, up_to_id=self.top, rows_max=PAGE_ROWS_MAX
@@ -154,7 +157,7 @@ class _Search:
 
 
 def _sender(row: Row) -> int:
-    """The uid that an event is attributed to, as `logd.storage.senders` does."""
+    """Returns the uid of an event's sender, determined as in `logd.storage.senders`."""
     asker = row["props"].get("peer_uid") if row["type"] == REPORT_READ else None
     return asker if type(asker) is int else int(row["producer"].split("-")[0])
 

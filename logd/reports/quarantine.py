@@ -1,7 +1,7 @@
-"""Lists what is in quarantine, entry by entry or by reason and sender.
+"""Lists the entries in quarantine, one by one or by reason and sender.
 
 A reason may quote the sender's data after a colon; the text before it is the daemon's. An excerpt
-is the first bytes that were received. Neither reaches a terminal as control characters.
+has the first bytes that were received. Both are printed without control characters.
 """
 
 from __future__ import annotations
@@ -31,21 +31,24 @@ def quarantine_rows(connection: Connection, limit: int | None) -> Iterator[Row]:
 
 
 def quarantine_summary(connection: Connection, limit: int | None) -> list[Row]:
-    """Returns totals by reason and user, the largest first: datagrams or files, events among them,
-    processes, and the times of the first and the last entry."""
+    """Returns totals by reason and user, the largest first.
+
+    They count datagrams or files, events among them, and processes, with the times of the first and
+    the last entry.
+    """
     cursor = connection.execute(
         "SELECT iif(instr(reason, ':'), substr(reason, 1, instr(reason, ':') - 1), reason) AS why,"
         " uid, count(*) AS rows, sum(sequence IS NOT NULL) AS events, count(DISTINCT pid) AS pids,"
         " min(detected_ns) AS first_ns, max(detected_ns) AS last_ns"
         " FROM quarantine GROUP BY why, uid ORDER BY rows DESC, why, uid LIMIT ?",
-        (-1 if limit is None else limit,),  # quarantine_rows_max bounds it
+        (-1 if limit is None else limit,),  # without a limit, quarantine_rows_max bounds the rows
     )
     names = ("reason", "uid", "rows", "events", "pids", "first_ns", "last_ns")
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def quarantine_totals(connection: Connection) -> tuple[int, int]:
-    """Returns how many were ever refused, and how many are kept: the oldest are removed."""
+    """Returns how many entries were ever made, and how many are kept: the oldest are removed."""
     ever, kept = connection.execute(
         "SELECT (SELECT coalesce(sum(value), 0) FROM counter WHERE name = 'quarantined'),"
         " (SELECT count(*) FROM quarantine)"
@@ -54,7 +57,7 @@ def quarantine_totals(connection: Connection) -> tuple[int, int]:
 
 
 def quarantine_line(row: Row) -> str:
-    """Formats an entry: time, sender, size, reason, excerpt."""
+    """Formats an entry as a line: time, sender, size, reason, excerpt."""
     sender = f"{row['uid']}/{row['pid']}"
     if row["sequence"] is not None:
         sender += f" {printable(row['producer'])} #{row['sequence']}"
@@ -65,7 +68,7 @@ def quarantine_line(row: Row) -> str:
 
 
 def summary_line(row: Row) -> str:
-    """Formats the totals of a reason and sender."""
+    """Formats the totals of one reason and sender as a line."""
     return (
         f"{row['rows']:>8,}  {row['events']:>8,}  {row['uid']:>7}  {row['pids']:>6,}"
         f"  {format_time(row['last_ns']):24}  {printable(row['reason'])}"

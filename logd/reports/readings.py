@@ -1,9 +1,9 @@
-"""Decides whom the reading of a report is about, so that it is recorded and they can be told.
+"""Determines the persons whom a report is about, so that the reading is recorded with them.
 
-Persons whom the question names are in its parameters `user` and `users`. Here are those whom the
-answer names, and those whom it counts where fewer than PERSONS_MIN make up a figure. Figures are
-answered however few persons they count: withheld ones could be computed as the difference of two
-others, while of two readings that are recorded each lists its members.
+Persons whom the question names are in its parameters `user` and `users`. This module finds those
+whom the answer names, and those whom it counts in figures about fewer than PERSONS_MIN persons.
+Figures are answered however few persons they count: a withheld figure could be computed as the
+difference of two others, and recorded readings list the persons of each.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ PERSONS_MIN = 5
 class Concerned:
     """The persons whom an answer names or counts, beside those whom the question names.
 
-    `everyone`: it counts or quotes persons who are not listed, so it may be about anyone.
+    `everyone` is true if the answer counts or quotes persons not listed, so that it may be about
+    anyone.
     """
 
     persons: frozenset[str] = frozenset()
     everyone: bool = False
 
 
-# Finds the persons whom an event's properties mention.
+# A function that finds the persons mentioned in an event's properties.
 Mentioned = Callable[[Mapping[str, Any]], set[str]]
-# Of a question's parameters and its answer, in the transaction of the answer.
+# A function that finds the persons concerned by a report, called in the transaction of its answer.
 Concern = Callable[[Connection, Mapping[str, Any], Answer, Mentioned], Concerned]
 
 
 def named_in_rows(
     _connection: Connection, _params: Mapping[str, Any], answer: Answer, mentioned: Mentioned
 ) -> Concerned:
-    """Finds the users of the rows, and whom the rows' properties mention."""
+    """Finds the users in the answer's rows, and the persons mentioned in the rows' properties."""
     found = {row["user"] for row in answer.rows if row["user"] is not None}
     for row in answer.rows:
         found |= mentioned(row.get("props", {}))
@@ -51,7 +52,7 @@ def named_in_rows(
 def counted_by_day(
     connection: Connection, params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:
-    """Finds the users of the days on which few were counted."""
+    """Finds the users counted on days with fewer than PERSONS_MIN users."""
     if params.get("users") is not None:
         return Concerned()
     days = [row["day"] for row in answer.rows if row["users"] < PERSONS_MIN]
@@ -70,11 +71,11 @@ def counted_by_day(
 def counted_by_subject(
     connection: Connection, params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:
-    """Finds the users of the subjects in which few were counted."""
+    """Finds the users counted in subjects with fewer than PERSONS_MIN users."""
     if params.get("users") is not None:
         return Concerned()
     counted: Counter[str] = Counter()
-    for row in answer.rows:  # a subject is whole on its page
+    for row in answer.rows:  # all rows of a subject are on one page
         counted[row["subject"]] += row["users"]
     found: set[str] = set()
     for subject, users in counted.items():
@@ -92,7 +93,7 @@ def counted_by_subject(
 def quoted(
     _connection: Connection, _params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:
-    """Whose data the bytes of refused input are is not known: they may be anyone's."""
+    """Finds that quoted bytes of refused input may be anyone's, since their user is unknown."""
     return Concerned(everyone=any(row["excerpt"] or ":" in row["reason"] for row in answer.rows))
 
 
@@ -101,7 +102,7 @@ def may_concern_anyone(props: Mapping[str, Any]) -> bool:
     everyone = props.get("everyone")
     if isinstance(everyone, bool):
         return everyone
-    # Recorded by an earlier version, which listed up to five users of the question.
+    # A reading recorded by an earlier version lists up to five users of the question.
     params = props.get("params")
     if not isinstance(params, Mapping):
         return True

@@ -1,4 +1,4 @@
-"""The reports that clients can ask for, by name. A client sends parameters, never SQL."""
+"""The reports that clients can request, by name. A client sends parameters, never SQL."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from logd_wire.query import Answer
 
 @dataclass(frozen=True)
 class Report:
-    """A report. Each reading of one with a `concern` is recorded as an event, with the persons.
+    """A report that clients can request by name: the function that answers it, and its `concern`.
 
-    Without one it is about no person: it has totals of the whole trail, or is about producers.
+    Each reading of a report with a `concern` is recorded as an event, with the persons.
+
+    A report without `concern` is about no person: it has totals of the whole trail, or is about
+    producers.
     """
 
     run: Callable[[Connection, Parameters], Answer]

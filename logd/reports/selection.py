@@ -15,10 +15,11 @@ from logd_wire.query import Row
 
 @dataclass(frozen=True)
 class Selection:
-    """Events of any of the types, of any of the users, from `since_ns` to before `until_ns`
-    (nanoseconds since 1970, the clients' clocks), with all properties in `where`.
+    """Selects events by type, user, time and properties.
 
-    An empty or None field selects all.
+    An event has one of `types`, is of one of `users`, has a client's time from `since_ns` to before
+    `until_ns` (nanoseconds since 1970), and has all properties in `where`. An empty or None field
+    selects all.
     """
 
     types: tuple[str, ...] = ()
@@ -29,7 +30,7 @@ class Selection:
 
     @property
     def query(self) -> dict[str, Any]:
-        """Returns the database's conditions, as `event_page` takes them; `matches` has the rest."""
+        """Returns the part of the selection that `event_page` takes; `matches` checks the rest."""
         return {
             "event_type": self.types,
             "user": self.users,
@@ -38,12 +39,12 @@ class Selection:
         }
 
     def matches(self, props: Mapping[str, Any]) -> bool:
-        """Returns whether the properties match: text is equal, other values are equal as JSON."""
+        """Returns whether all properties match: text must be equal, other values equal as JSON."""
         return all(key in props and _is(props[key], text) for key, text in self.where)
 
     @property
     def filters(self) -> dict[str, Any]:
-        """Returns the selection as recorded in the trail: that it was by user, never which user."""
+        """Returns the selection for the trail's record: whether it was by user, but no user."""
         filters: dict[str, Any] = {
             "types": list(self.types),
             "by_user": bool(self.users),
@@ -59,7 +60,7 @@ def _is(value: object, text: str) -> bool:
 
 
 def newest_id(connection: Connection) -> int:
-    """Returns the id of the newest event, 0 without any."""
+    """Returns the id of the newest event; 0 if there is none."""
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
 
 
@@ -82,7 +83,7 @@ def pages(
     up_to_id: int | None = None,
     rows_max: int,
 ) -> Iterator[tuple[int | None, list[Row]]]:
-    """Yields pages of selected events, oldest first, each with the id up to which it has scanned.
+    """Yields pages of selected events, oldest first, each with the id of the last event scanned.
 
     That id is None in the last page. Events stored meanwhile are included up to `up_to_id`.
     """
@@ -101,7 +102,8 @@ def newest(
 ) -> Iterator[Row]:
     """Yields at most `limit` of the newest selected events, oldest first.
 
-    Only those of one page are kept: where there are more, they are read again from the first on.
+    Only the events of one page are kept in memory; if there are more, they are read again from the
+    first on.
     """
     kept: list[Row] = []
     found, first = 0, up_to_id + 1

@@ -8,12 +8,12 @@ from typing import Any
 from logd.storage.database import Connection, question_marks
 from logd_wire.query import Answer, Row
 
-# Of the texts in a page: with their keys and numbers it fits into a response.
+# The most bytes of texts in a page: with keys and numbers the page must fit into a response.
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 
 
 def fetch_rows(connection: Connection, sql: str, values: list[Any]) -> list[Row]:
-    """Returns all rows of a SELECT, by the names of its columns."""
+    """Returns all rows of a SELECT as dicts by the names of its columns."""
     cursor = connection.execute(sql, values)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -24,9 +24,9 @@ def page(
 ) -> Answer:
     """Returns the first rows of a SELECT: at most `rows_max`, and fewer if they are long.
 
-    `next` of the answer is the `key` of its last row, after which the SELECT of the next page
-    begins: rows that appear or go meanwhile shift none of the others. Rows of the same key stay
-    together; there are fewer of them than fit into a page.
+    `next` of the answer is the `key` of its last row, and the SELECT of the next page begins after
+    that key: rows that appear or go meanwhile shift no others. Rows of the same key stay together;
+    there are fewer of them than fit into a page.
     """
     cursor = connection.execute(sql, values)
     names = [column[0] for column in cursor.description]
@@ -44,14 +44,14 @@ def page(
 
 
 def after(columns: str, values: list[str] | None) -> tuple[str, list[str]]:
-    """Returns the condition that columns are past these values; always true for None."""
+    """Returns the SQL condition that columns are past the given values; always true for None."""
     if values is None:
         return "1", []
     return f"({columns}) > ({question_marks(values)})", values
 
 
 def among(column: str, values: list[str] | None) -> tuple[str, list[str]]:
-    """Returns the condition that a column is one of the values; always true for None."""
+    """Returns the SQL condition that a column has one of the values; always true for None."""
     if values is None:
         return "1", []
     return f"{column} IN ({question_marks(values)})", values

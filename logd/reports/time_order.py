@@ -16,7 +16,7 @@ from logd.storage.time_blocks import BLOCK_BITS
 from logd_wire.schema import INT64_MAX
 
 _IN_BLOCK = f"(e.id >> {BLOCK_BITS}) = :block"
-# The types that a block has, each found by one seek.
+# Selects the types of the events in a block, each by one seek in the index.
 _TYPES_OF_BLOCK = f"""
     WITH RECURSIVE here (type) AS (
         SELECT min(e.type) FROM event e INDEXED BY event_type_id WHERE {_IN_BLOCK}
@@ -26,7 +26,7 @@ _TYPES_OF_BLOCK = f"""
 
 
 class Position(NamedTuple):
-    """Where an event is in order of time."""
+    """An event's position in order of time."""
 
     ts_ns: int
     id: int
@@ -36,9 +36,9 @@ END = Position(INT64_MAX, INT64_MAX)
 
 
 def position(connection: Connection, parameters: Parameters) -> Position:
-    """Takes `before_id` and `before_ns`, the event that a page ends before; END without them.
+    """Takes `before_id` and `before_ns`, the event before which a page ends; END if not given.
 
-    The time is needed only where that event was removed since.
+    The time is needed only if that event was removed since.
     """
     before_id = parameters.maybe_whole("before_id")
     before_ns = parameters.maybe_whole("before_ns")

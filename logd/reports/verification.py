@@ -1,4 +1,4 @@
-"""Reports the result of the last `logd verify`, which is in a file beside the database."""
+"""Reports the result of the last `logd verify`, which is kept in a file beside the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from logd_wire.query import Answer
 
 
 def verification(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports what the last `logd verify` answered, in one row; nil if there was none."""
+    """Reports the answer of the last `logd verify`, in one row; nil if there was none."""
     parameters.done()
     (_, _, database), *_ = connection.execute("PRAGMA database_list").fetchall()
     found = read_verification(Path(database))

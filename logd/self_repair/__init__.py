@@ -1,1 +1,1 @@
-"""Checks the files that a running daemon depends on, and puts each of them back."""
+"""Checks the files that a running daemon depends on, and restores them."""

@@ -38,7 +38,7 @@ _log = logging.getLogger("logd")
 
 
 def read_state(path: str) -> FileState:
-    """Returns the file's present state. Opens nothing."""
+    """Returns the present state of a file, without opening it."""
     try:
         status = Path(path).lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -56,11 +56,11 @@ def read_state(path: str) -> FileState:
 
 
 class SelfRepair:
-    """Checks and restores the files of a running daemon, between its rounds.
+    """Checks and restores the files of a running daemon, between the daemon's steps.
 
-    `replace_socket` and `replace_listener` take over sockets that are bound again; without them the
-    service manager holds the sockets, and only it can bind them. `also` are further checks to run
-    as often.
+    `replace_socket` and `replace_listener` take over a socket that was bound again; they are None
+    if the service manager holds the sockets, since only it can bind them. `also` has further
+    checks, run at the same interval.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class SelfRepair:
         self._lock.publish_files(self.files.published())
 
     def run(self, now_s: float) -> None:
-        """Compares, restores and reports what is due; mostly nothing is.
+        """Compares, restores and reports the files if a comparison is due.
 
-        Raises LogdError kinds for what ends the process: another daemon has the instance's lock, or
-        the database is gone.
+        Raises a LogdError if the process has to end: another daemon has the instance's lock, or the
+        database is gone.
         """
         if not self.files.is_due(now_s):
             return
@@ -98,7 +98,7 @@ class SelfRepair:
             self._lock.publish_files(self.files.published())
 
     def apply_config(self, config: Config) -> None:
-        """Checks from now on the files that a reloaded configuration names."""
+        """Checks the files of a reloaded configuration, in place of the former one's."""
         self._config = config
         self.files.replace(self._items())
         self._lock.publish_files(self.files.published())
@@ -177,7 +177,8 @@ class SelfRepair:
     def _listen_again(self) -> None:
         assert self._replace_listener is not None
         config = self._config
-        # Checked here, not at the start, when a killed daemon's report process may still listen.
+        # The socket is checked now, not at the start,
+        # when a killed daemon's report process may still be listening.
         check_not_in_use(config.query_socket, socket.SOCK_STREAM)
         made = bind(config.query_socket, socket.SOCK_STREAM, config.query_socket_mode)
         made.listen(socket.SOMAXCONN)

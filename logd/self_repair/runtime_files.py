@@ -19,14 +19,14 @@ from logd.log_limit import ThrottledLog
 from logd_wire.rendezvous import NoOutbox
 
 CHECK_INTERVAL_S = 1.0
-# The longest problem text: the page in the lock file holds all items with this much.
+# The longest text of a problem: the page in the lock file must hold one for each file.
 PROBLEM_CHARS_MAX = 160
 
-# The values of `compare`: how much of a file must be as it was set up.
-PRESENT = "present"  # a file of its kind exists: it may be replaced (logd.toml, the key)
-SAME = "same"  # the same inode: the daemon has it open, and clients find it by name
-OWNED = "owned"  # and the same owner and mode
-UNCHANGED = "unchanged"  # and the same content
+# Values of `Item.compare`: what must be as it was when the daemon set the file up.
+PRESENT = "present"  # a file of this kind exists; it may be replaced (logd.toml, the key)
+SAME = "same"  # it is the same inode too: the daemon has it open, and clients find it by name
+OWNED = "owned"  # its owner and mode are the same too
+UNCHANGED = "unchanged"  # its content is the same too
 
 PUT_BACK = "logd puts it back within a second; where it cannot, its log says why"
 _KINDS = {"link": "a symbolic link", "other": "something else"}
@@ -34,7 +34,7 @@ _KINDS = {"link": "a symbolic link", "other": "something else"}
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as lstat(2) shows it. `kind`: None if it is missing, "?" if lstat fails."""
+    """A file as lstat(2) describes it. `kind` is None if it is missing, "?" if lstat fails."""
 
     kind: str | None
     device: int = 0
@@ -45,7 +45,7 @@ class FileState:
 
 
 def problem(expected: FileState, found: FileState, compare: str) -> str | None:
-    """Returns what is wrong with a file; None if it is as it was set up."""
+    """Returns what is wrong with a file; None if it is as the daemon set it up."""
     if found.kind is None:
         return "not there"
     if found.kind == "?":
@@ -69,10 +69,10 @@ def problem(expected: FileState, found: FileState, compare: str) -> str | None:
 
 @dataclass(eq=False)
 class Item:
-    """One runtime file: how it was set up, how it is restored, and what has happened to it so far.
+    """A runtime file: how it was set up, how it is restored, and what has happened to it.
 
-    `put_back` creates it again; None if only an administrator can, by `remedy`. `locate` returns
-    its path, which may change. `failing` is what fails without it.
+    `put_back` creates it again; it is None if only an administrator can, as `remedy` says. `locate`
+    returns its path, which may change. `failing` says what fails without it.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Item:
     failing: str
     remedy: str = ""
     put_back: Callable[[], None] | None = None
-    optional: bool = False  # it may be created later
+    optional: bool = False  # an optional file may be created after the start
     expected: FileState = field(default_factory=lambda: FileState(None))
     problem: str | None = None
     since_ns: int = 0
@@ -89,7 +89,7 @@ class Item:
     restored_ns: int | None = None
 
     def published(self) -> dict[str, Any]:
-        """Returns what other processes need to compare this file, and what was done to it."""
+        """Returns what other processes need to compare the file, and what was done to it."""
         return {
             "name": self.name,
             "path": self.locate(),
@@ -106,8 +106,8 @@ class Item:
 class RuntimeFiles:
     """All runtime files, in the order in which they are to be restored.
 
-    `read_state` returns a file's present state, `now_ns` is the wall clock. Errors that end the
-    process are not caught: another daemon has the lock file, say.
+    `read_state` returns a file's present state, `now_ns` is the wall clock. Errors that have to end
+    the process are not caught, such as another daemon's lock on the lock file.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class RuntimeFiles:
             item.expected = read_state(item.locate())
 
     def replace(self, items: Iterable[Item]) -> None:
-        """Checks these items from now on; one of the same name and path keeps its history."""
+        """Replaces the items; one with the same name and path as before keeps its history."""
         former = {(item.name, item.locate()): item for item in self.items}
         kept = []
         for item in items:
@@ -144,14 +144,15 @@ class RuntimeFiles:
     def check(self, now_s: float) -> bool:
         """Compares all items, and restores what can be restored. `now_s` is monotonic.
 
-        Returns whether anything has changed that is to be published.
+        Returns whether a change has to be published.
         """
         self._now_s, self._due_s = now_s, now_s + CHECK_INTERVAL_S
         changed = False
         for item in self.items:
             found = self._read_state(item.locate())
             if item.expected.kind is None and (item.optional or found.kind is not None):
-                item.expected = found  # it did not exist yet
+                # The file did not exist before, so this is its expected state.
+                item.expected = found
                 continue
             wrong = problem(item.expected, found, item.compare)
             if wrong is not None:
@@ -174,12 +175,13 @@ class RuntimeFiles:
             reason = error.strerror or errno.errorcode.get(error.errno or 0, "error")
             return self._report(item, f"{wrong}; cannot be put back: {reason}")
         for other in self.items:
-            if other.put_back == item.put_back:  # which has restored all of them
+            # The call has restored all items that have the same function.
+            if other.put_back == item.put_back:
                 other.expected = self._read_state(other.locate())
         item.problem = None
         item.restored += 1
         item.restored_ns = self._now_ns()
-        # A throttled message for each item, or one would keep another out of the log.
+        # The item's name is part of the message, so that each item is throttled separately.
         self._throttled.warning(f"{item.name}: %s: %s: put back", where, wrong)
         return True
 
@@ -202,13 +204,13 @@ class RuntimeFiles:
 def observed(
     published: Iterable[Mapping[str, Any]], read_state: Callable[[str], FileState], now_ns: int
 ) -> list[dict[str, Any]]:
-    """Compares each file with what the running daemon has published about it."""
+    """Compares each file with the state that the running daemon has published."""
     found = []
     for entry in published:
         try:
             found.append(_observed(entry, read_state, now_ns))
         except (KeyError, TypeError):
-            continue  # another version's
+            continue  # an entry published by another version
     return found
 
 

@@ -4,7 +4,7 @@
      "everyone": whether it may be about persons who are not listed,
      "users": [persons whom the answer is about and the question does not name]}
 
-Lists are whole: what is too long for one event is spread over several, which have `part` and
+Lists are never shortened: those too long for one event are spread over several, with `part` and
 `parts`. `logd person` and `logd forget` find persons in `params` and `users` as in any event.
 """
 
@@ -19,12 +19,12 @@ from logd.reports.readings import Concerned
 from logd_wire.query import QueryError
 from logd_wire.schema import PAYLOAD_BYTES_MAX, USER_BYTES_MAX
 
-# A user is never cut; other texts are, since a question may be longer than an event.
+# Texts are cut to this length, since a question may be longer than an event; users are shorter.
 TEXT_CHARS_MAX = USER_BYTES_MAX
 CUT = "\N{HORIZONTAL ELLIPSIS}"
-# Of one reading: as many as the daemon stores in one commit.
+# The most events for one reading: as many as the daemon stores in one commit.
 EVENTS_MAX = 64
-# For the event's type, time and user, and for the counts of parts and items.
+# Bytes for the event's type, time and user, and for the counts of parts and items.
 _RESERVED_BYTES = 1024
 _ITEM_HEAD_BYTES = 5
 
@@ -32,7 +32,7 @@ _ITEM_HEAD_BYTES = 5
 def access_events(
     report: str, params: Mapping[str, Any], concerned: Concerned, *, uid: int, pid: int
 ) -> list[dict[str, Any]]:
-    """Returns the properties of each event of a reading.
+    """Returns the properties of each event that records a reading.
 
     Raises QueryError if the answer is about more persons than EVENTS_MAX events can list.
     """
@@ -70,7 +70,7 @@ def _event(common: Mapping[str, Any], items: list[tuple[str, Any]]) -> dict[str,
 
 
 def _parts(items: list[tuple[str, Any]], room: int) -> Iterator[list[tuple[str, Any]]]:
-    """Yields the items in lists that fit into an event each; at least one list."""
+    """Yields lists of the items that each fit into an event; at least one list."""
     part: list[tuple[str, Any]] = []
     used = 0
     for item in items:

@@ -3,7 +3,7 @@
     request  number u64 | the event's payload, as a client packs it (`logd_wire.wire`)
     answer   number u64 | u8: 1 if the event is on disk, 0 if it cannot be stored now
 
-Each is one message of a socket that keeps their bounds.
+Each is one message of a socket that keeps messages apart.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ REQUEST_BYTES_MAX = _NUMBER.size + PAYLOAD_BYTES_MAX
 
 
 def pack_request(number: int, ts_ns: int, user: str | None, props: Mapping[str, Any]) -> bytes:
-    """Packs the request to store a reading. Raises Malformed for what the daemon would refuse."""
+    """Packs the request to store a reading. Raises Malformed if the daemon would refuse it."""
     request = _NUMBER.pack(number) + pack_payload(msgpack.Packer(), REPORT_READ, ts_ns, user, props)
     unpack_request(request)
     return request
 
 
 def unpack_request(request: bytes) -> tuple[int, Event]:
-    """Returns the number and the event of a request. Raises Malformed."""
+    """Returns the number and the event in a request. Raises Malformed."""
     if not _NUMBER.size < len(request) <= REQUEST_BYTES_MAX:
         raise Malformed("the length is not a request's")
     event = unpack_payload(request[_NUMBER.size :], (REPORT_READ,))

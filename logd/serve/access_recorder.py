@@ -1,7 +1,7 @@
-"""The daemon's end of the report process's lifeline: stores the access events that it requests.
+"""The daemon's end of the report process's lifeline: stores the access events requested over it.
 
-The report process is not trusted to read or to send well. Nothing here waits for it, what is kept
-for it is bounded, and what is not a request ends it by closing the lifeline.
+The report process is not trusted. The daemon never waits for it, keeps a bounded number of its
+requests, and ends it, by closing the lifeline, after an invalid request.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from logd.storage.database import Connection
 from logd_wire.schema import Malformed
 from logd_wire.wire import Event
 
-REQUESTS_MAX = 64  # in one commit; further ones wait in the socket
+REQUESTS_MAX = 64  # the most requests stored in one commit; others wait in the socket
 
 
 class Trail(Protocol):
-    """What the recorder needs of `logd.storage.store.Store`."""
+    """The methods of `logd.storage.store.Store` that the recorder uses."""
 
     def transact(self, work: Callable[[Connection, Batch], None], now_ns: int) -> None: ...
     def append_internal(self, batch: Batch, event: Event) -> None: ...
 
 
 class AccessRecorder:
-    """Stores access events requested since its last commit in one transaction, then answers."""
+    """Stores the access events requested since its last commit in one transaction, then answers."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class AccessRecorder:
         self._due_s = 0.0
 
     def open(self) -> socket.socket:
-        """Creates a lifeline, and returns the new report process's end of it."""
+        """Creates a lifeline, and returns the end of it for the new report process."""
         self.close()
         self._lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline.setblocking(False)
@@ -69,14 +69,14 @@ class AccessRecorder:
 
     @property
     def due_s(self) -> float:
-        """Monotonic time at which the waiting requests are to be stored; infinity if none wait."""
+        """Monotonic time at which waiting requests are to be stored; infinity if there are none."""
         return self._due_s if self._requests else float("inf")
 
     def step(self) -> None:
         """Stores the requested access events and answers the requests, if they are due.
 
-        After a commit it rests for as long as that took: readers take half of the disk's time at
-        most, as users with durable events do.
+        After a commit it rests for as long as the commit took, so that readers take half of the
+        disk's time at most, as users with durable events do.
         """
         self._receive()
         began_s = self._monotonic_s()
@@ -104,7 +104,7 @@ class AccessRecorder:
                 if request:
                     self._requests.append(unpack_request(request))
                 else:
-                    self.close()  # it has ended
+                    self.close()  # the report process has ended
             except Malformed as error:
                 self._warn("the report process is ended: it has sent no request: %s", error)
                 self.close()
@@ -125,5 +125,5 @@ class AccessRecorder:
         requests, self._requests = self._requests, []
         for number, _ in requests:
             if self._lifeline is not None:
-                with contextlib.suppress(OSError):  # it does not read, or has ended
+                with contextlib.suppress(OSError):  # the report process does not read, or has ended
                     self._lifeline.send(ANSWER.pack(number, stored))

@@ -13,14 +13,15 @@ from typing import Any
 from logd.serve.access_messages import ANSWER, pack_request
 from logd_wire.schema import Malformed
 
-# With the report itself, less than the 2 s for which the site's pages wait.
+# Seconds to wait for the daemon: with the report's own time,
+# less than the 2 s for which pages wait.
 ACCESS_TIMEOUT_S = 1.5
 
 
 class AccessRequests:
-    """Requests access events from any thread; `take_answers` is called by one of them.
+    """Requests access events. `record` may be called by any thread, `take_answers` by one.
 
-    As many requests are open as reports run at a time.
+    There is at most one open reading for each running report.
     """
 
     def __init__(self, lifeline: socket.socket) -> None:
@@ -30,13 +31,13 @@ class AccessRequests:
         self._open: dict[int, queue.SimpleQueue[bool]] = {}
 
     def fileno(self) -> int:
-        """Returns the descriptor that is readable when an answer or the end has come."""
+        """Returns the descriptor, which is readable after an answer or the daemon's end."""
         return self._lifeline.fileno()
 
     def record(self, user: str | None, /, *events: Mapping[str, Any]) -> bool:
-        """Returns whether the daemon has stored the events of a reading; never waits for long.
+        """Returns whether the daemon has stored the events of a reading, within ACCESS_TIMEOUT_S.
 
-        If it has stored some of them only, the trail has a reading that was refused.
+        If the daemon has stored only some of them, the trail has a reading that was refused.
         """
         deadline_s = time.monotonic() + ACCESS_TIMEOUT_S
         answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -46,14 +47,15 @@ class AccessRequests:
             for number, props in zip(numbers, events, strict=True):
                 self._send(pack_request(number, time.time_ns(), user, props), deadline_s)
             return all(answers.get(timeout=_left(deadline_s)) for _ in numbers)
-        except (Malformed, OSError, queue.Empty):  # too large; a daemon that does not read
+        # The event is too large, the daemon does not read, or it does not answer in time.
+        except (Malformed, OSError, queue.Empty):
             return False
         finally:
             for number in numbers:
                 del self._open[number]
 
     def _send(self, request: bytes, deadline_s: float) -> None:
-        """Sends one request, once the socket has room: it holds a few of the largest."""
+        """Sends a request once the socket has room, which holds a few of the largest requests."""
         while True:
             try:
                 self._lifeline.send(request)
@@ -65,7 +67,7 @@ class AccessRequests:
                     raise
 
     def take_answers(self) -> bool:
-        """Passes on the answers that have come; returns False when the daemon has ended."""
+        """Passes on the answers that have arrived; returns False when the daemon has ended."""
         while True:
             try:
                 data = self._lifeline.recv(ANSWER.size)
@@ -77,7 +79,7 @@ class AccessRequests:
                 return False
             number, stored = ANSWER.unpack(data)
             answer = self._open.get(number)
-            if answer is not None:  # else it came too late
+            if answer is not None:  # without an open request, the answer came too late
                 answer.put(stored)
 
 

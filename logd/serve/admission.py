@@ -1,9 +1,10 @@
 """Admission control: which connections are kept, and whose request is answered next. Pure.
 
-Seats and running places are shared by user, as open outboxes are (`scheduling.OpenFileQuota`): a
-user may have half of what the others leave, so that some are left for a user who comes later. A
-connection without a complete request is idle: it loses its seat to the next connection of its user,
-so that idle connections keep no user out.
+A connection that is kept has a seat; a request that is being answered has a running place. Both are
+shared by user, as open outboxes are (`scheduling.OpenFileQuota`): a user may have half of what the
+others leave, so that some are left for a user who comes later. A connection without a complete
+request is idle: it loses its seat to the next connection of its user, so that idle connections keep
+no user out.
 """
 
 from __future__ import annotations
@@ -25,35 +26,36 @@ T = TypeVar("T", bound=HasUser)
 
 
 class Admission(Generic[T]):
-    """The connections that have a seat: idle, waiting for an answer, or being answered."""
+    """The connections that are kept: idle, waiting for an answer, or being answered."""
 
     def __init__(self, seats_max: int, running_max: int) -> None:
         self._seats = OpenFileQuota(seats_max, seats_max, shared=True)
         self._running = OpenFileQuota(running_max, running_max, shared=True)
-        # Connections by user, oldest first; of the waiting ones the user to be served next is
-        # first.
+        # Connections by user, oldest first.
+        # Of the waiting ones, the user to be served next is first.
         self._idle: dict[int, OrderedDict[T, None]] = {}
         self._waiting: OrderedDict[int, OrderedDict[T, None]] = OrderedDict()
 
     def make_room(self, uid: int) -> T | None:
-        """Returns the idle connection to close for one more of this user; None: no need, or none.
+        """Returns the idle connection to close for a new one of this user; None if none is needed.
 
-        Call `seat` only if `has_room` then.
+        It also returns None if there is none to close. Call `seat` only if `has_room` is true
+        afterwards.
         """
         if self.has_room(uid):
             return None
         if self._seats.held(uid):
             idle = self._idle.get(uid)
-        else:  # every seat is taken, and this user has none
+        else:  # all seats are taken, and the user has none
             idle = max(self._idle.values(), key=len, default=None)
         return next(iter(idle)) if idle else None
 
     def has_room(self, uid: int) -> bool:
-        """Returns whether one more connection of this user may be kept."""
+        """Returns whether one more connection of this user can be kept."""
         return self._seats.has_room(uid)
 
     def seat(self, peer: T) -> None:
-        """Adds a new connection, idle."""
+        """Adds a new connection, which is idle."""
         self._seats.add(peer.uid)
         self._idle.setdefault(peer.uid, OrderedDict())[peer] = None
 
@@ -64,12 +66,12 @@ class Admission(Generic[T]):
         self._seats.drop(peer.uid)
 
     def ask(self, peer: T) -> None:
-        """Queues an idle connection whose request is complete."""
+        """Queues an idle connection whose request is complete, to be answered."""
         _remove(self._idle, peer)
         self._waiting.setdefault(peer.uid, OrderedDict())[peer] = None
 
     def start_next(self) -> T | None:
-        """Returns the connection to answer now; None: no waiting user may have a running place.
+        """Returns the connection to answer now; None if no waiting user may have a running place.
 
         Users take turns; one user's requests are answered in the order of arrival.
         """
@@ -84,7 +86,7 @@ class Admission(Generic[T]):
         return None
 
     def finish(self, peer: T) -> None:
-        """Frees a running place: the answer was sent or cannot be, the connection is idle again."""
+        """Frees a running place, after its answer was sent or failed; the peer is idle again."""
         self._running.drop(peer.uid)
         self._idle.setdefault(peer.uid, OrderedDict())[peer] = None
 

@@ -1,4 +1,4 @@
-"""Logs the heads of the trail, signed, so that a later change of the database can be shown."""
+"""Logs the heads of the trail, signed if there is a key, so that a later change can be shown."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _log = logging.getLogger("logd")
 
 
 class AnchorLog:
-    """Writes an anchor of that trail to the log, and to a file, once in `anchor_interval_s`.
+    """Writes an anchor of the trail to the log, and to a file, every `anchor_interval_s` seconds.
 
-    Whoever has the database's key cannot change what the log has already. With a `signer` the
+    Whoever has the database's key cannot change what the log already has. With a `signer` the
     anchors are signed.
     """
 
@@ -36,7 +36,7 @@ class AnchorLog:
         self._signer = signer
 
     def apply_config(self, config: Config) -> None:
-        """Uses the interval and the file of a configuration that was read again."""
+        """Uses the interval and the file of a reloaded configuration."""
         self._pace.set_interval(config.anchor_interval_s)
         self._path = config.anchor_file
 

@@ -1,4 +1,4 @@
-"""Reports which outboxes were closed, from inotify, at a bounded rate."""
+"""Finds which outboxes were closed, by inotify, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from logd.ingest.ignored import Tally
 from logd.ingest.inotify import Inotify
 from logd.ingest.outbox_directory import OutboxDirectory
 
-# Closed files wake the loop once in this interval at most, whoever closes them, and whatever they
-# are.
+# Seconds between two wake-ups of the loop by closed files, whatever files they are.
 CLOSED_INTERVAL_S = 0.05
 
 
 class ClosedFiles:
-    """Watches the outboxes' directory for the loop that waits on `selector`.
+    """Watches the outboxes' directory for closed files, for the loop that waits on `selector`.
 
     `closings` counts the owners of other files whose closing has woken the loop. Without an inotify
     watch (their number per user is limited) closed outboxes are found by polling.
@@ -37,12 +36,12 @@ class ClosedFiles:
         self._warn = warn
         self._monotonic_s = monotonic_s
         self._inotify: Inotify | None = None
-        self._due_s = 0.0  # closed files do not wake the loop before
-        self._registered = False  # whether they do now
+        self._due_s = 0.0  # before this time, closed files do not wake the loop
+        self._registered = False  # whether closed files wake the loop now
         self.watch()
 
     def watch(self) -> None:
-        """Watches the directory as it is now, in place of a former one."""
+        """Watches the directory that is at the path now, in place of a former one."""
         self.close()
         try:
             self._inotify = Inotify(self._directory.path)
@@ -55,7 +54,7 @@ class ClosedFiles:
             self.watch()
 
     def enable(self, now_s: float) -> float:
-        """Lets closed files wake the loop if that is due; otherwise returns when it will be."""
+        """Lets closed files wake the loop if that is due; otherwise returns when it is due."""
         if self._inotify is None or self._registered:
             return float("inf")
         if now_s < self._due_s:
@@ -65,7 +64,7 @@ class ClosedFiles:
         return float("inf")
 
     def names(self, ready: set[int]) -> list[str]:
-        """Returns the outboxes that were closed; `ready` are the readable descriptors."""
+        """Returns the outboxes that were closed; `ready` has the loop's readable descriptors."""
         if self._inotify is None or self._inotify.fd not in ready:
             return []
         self._unregister()
@@ -84,7 +83,7 @@ class ClosedFiles:
             self._registered = False
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Stops watching."""
         self._unregister()
         if self._inotify is not None:
             self._inotify.close()

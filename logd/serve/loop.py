@@ -1,8 +1,8 @@
-"""The daemon's one thread: waits, then has the delivery core take a step, again and again.
+"""The daemon's one thread: waits for input, runs a step of the delivery core, and repeats.
 
-While a commit waits for the disk nothing is received, and nothing needs to be: the kernel's queue
-takes the first datagrams, the outboxes keep all events, and the next step reads in bulk what did
-not fit. Group commit: the batch is what has arrived since the last commit.
+Nothing is received while a commit waits for the disk, and nothing has to be: the kernel's queue
+takes the first datagrams, the outboxes keep all events, and the next step reads the rest in bulk.
+Group commit: the batch is what has arrived since the last commit.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from logd.serve.stats_source import StatsSource
 from logd.storage.store import Store
 
 RETRY_INTERVAL_S = 1.0
-# Descriptors reserved for sockets, database and reports; outboxes beyond the rest wait until others
-# close.
+# Descriptors for sockets, database and reports. Outboxes beyond the rest of the limit wait.
 DESCRIPTORS_RESERVED = 32
-# The longest time between two steps of a job, however busy the daemon is.
+# Seconds between two steps of a job at most, however busy the daemon is.
 WORK_INTERVAL_MAX_S = 0.5
 
 
@@ -80,7 +79,7 @@ class EventLoop:
                 lambda: self.delivery.mark_queue(receiver.queue_datagrams or QUEUE_DATAGRAMS_MAX)
             )
         self._worker_poll_due_s = self._worked_s = 0.0
-        self._may_work = False  # between start and stop: neither is to wait for a job
+        self._may_work = False  # whether jobs run: not during start and stop, which must not wait
         self._wait_max_s = float("inf")
         self._wake_fd: int | None = None
         self._wake_selector = selectors.DefaultSelector()
@@ -108,11 +107,11 @@ class EventLoop:
         self._wake_fd = fd
 
     def limit_wait(self, seconds: float) -> None:
-        """Makes `run_once` wait no longer than this, whatever the poll interval is."""
+        """Makes `run_once` wait no longer than `seconds`, whatever the poll interval is."""
         self._wait_max_s = min(self._wait_max_s, seconds)
 
     def use_new_directory(self) -> None:
-        """Reads outboxes from the directory that has replaced the former one."""
+        """Reads outboxes from the directory that has replaced a former one."""
         self.delivery.use_new_directory()
         self.closed_files.watch()
         self._store.erasure_list.boundaries.outboxes = directory_identity(self._directory.path)
@@ -120,31 +119,32 @@ class EventLoop:
             self._worker.outboxes = self._directory.path
 
     def replace_socket(self, sock: socket.socket, queue_datagrams: int | None) -> None:
-        """Receives from `sock`, which replaces a socket whose name is gone."""
+        """Receives from `sock`, which replaces a socket that has lost its name."""
         self._selector.unregister(self._receiver.socket)
         self._receiver.replace(sock, queue_datagrams)
         self._selector.register(sock, selectors.EVENT_READ)
-        self.delivery.step_at_once()  # the former one may have datagrams queued
+        self.delivery.step_at_once()  # the former socket may have datagrams queued
 
     def apply_config(self, config: Config) -> None:
-        """Uses the settings of a changed configuration that need no restart."""
+        """Uses the settings of a reloaded configuration that need no restart."""
         self._config = config
         self._anchors.apply_config(config)
 
     def start(self) -> None:
-        """Finds every outbox, records what can never arrive, and takes the first step."""
+        """Finds all outboxes, records what can never arrive, and runs the first step."""
         self.delivery.recover(self._monotonic_s())
         self.run_once(timeout_s=0)
         self._may_work = True
 
     def run_once(self, timeout_s: float | None = None) -> None:
-        """Waits for something to do, at most until the next poll is due, and does all of it.
+        """Waits for input, at most until the next poll is due, and runs a step with all of it.
 
-        Raises LogdError kinds for what ends the process; a full disk and a locked database do not.
+        Raises a LogdError if the process has to end; it continues with a full disk or a locked
+        database.
         """
         delivery = self.delivery
         if delivery.stalled is not None:
-            # While nothing can be stored, nothing is received.
+            # Nothing is received while nothing can be stored.
             retry_s = min(RETRY_INTERVAL_S, self._wait_max_s)
             self._wait_for_wake(retry_s if timeout_s is None else timeout_s)
             delivery.step((), (), self._monotonic_s())
@@ -157,20 +157,20 @@ class EventLoop:
                 self.access.step()
             if self._may_work:
                 self.work()
-        self.write_anchor()  # of what is on disk: also while nothing can be stored
+        self.write_anchor()  # also while nothing can be stored, since the head is on disk
         self._set_trouble(None if delivery.stalled is None else str(delivery.stalled))
 
     @property
     def stalled(self) -> StorageBusy | None:
-        """Why nothing can be stored at the moment; None if events can be stored."""
+        """Why nothing can be stored now; None if events can be stored."""
         return self.delivery.stalled
 
     def sample_stats(self) -> RuntimeStats | None:
-        """Returns the daemon's statistics once a second, None between."""
+        """Returns the daemon's statistics once a second, and None in between."""
         return self._stats.sample()
 
     def _warn_of_outbox_bytes(self) -> None:
-        """Warns when outboxes take much of the machine's memory, which counts for no process."""
+        """Warns if outboxes take too much memory, which counts for no process."""
         usage = self._directory.usage
         total = sum(size for _, size in usage.values())
         if total > self._config.outboxes_bytes_max:
@@ -182,7 +182,7 @@ class EventLoop:
             )  # fmt: skip
 
     def work(self) -> None:
-        """Takes a step of a job on stored events, when nothing waits for a commit."""
+        """Runs a step of a job on stored events, if no commit is due soon."""
         worker, now_s = self._worker, self._monotonic_s()
         if worker is None:
             return
@@ -197,12 +197,12 @@ class EventLoop:
             self._worked_s = self._monotonic_s()
 
     def write_anchor(self, *, now: bool = False) -> None:
-        """Writes an anchor to the log if one is due; with `now` if the head has moved."""
+        """Writes an anchor to the log if one is due; with `now`, if the head has moved."""
         store = self._store
         self._anchors.write(store.head, self._monotonic_s(), lasting=store.lasting_head, now=now)
 
     def wait(self, timeout_s: float | None) -> set[int]:
-        """Waits for something to do; returns the descriptors that are readable."""
+        """Waits for input or the time of the next step; returns the readable descriptors."""
         now_s = self._monotonic_s()
         if self.delivery.has_backlog:
             timeout_s = 0.0
@@ -223,7 +223,7 @@ class EventLoop:
         return ready
 
     def _wait_for_wake(self, timeout_s: float) -> None:
-        """Waits for a signal only, and refuses access events meanwhile."""
+        """Waits for a signal only, and meanwhile refuses to store access events."""
         self.access.refuse()
         now_s = self._monotonic_s()
         end_s = now_s + timeout_s
@@ -243,7 +243,7 @@ class EventLoop:
     def stop(self, deadline_s: float) -> None:
         """Stores and confirms what has arrived, until `deadline_s` on the monotonic clock.
 
-        What arrives meanwhile stays in the outboxes for the next start.
+        Events that arrive later stay in the outboxes for the next start.
         """
         self._may_work = False
         delivery = self.delivery
@@ -251,7 +251,7 @@ class EventLoop:
             if delivery.stalled and self._monotonic_s() >= deadline_s:
                 return
             if not delivery.stalled:
-                delivery.run_tasks()  # files that were closed just now
+                delivery.run_tasks()  # outboxes that were closed just now are opened too
             delivery.force_step()
             self.run_once(timeout_s=0)
             while (delivery.has_backlog or delivery.stalled) and self._monotonic_s() < deadline_s:
@@ -259,10 +259,11 @@ class EventLoop:
                 self.run_once(timeout_s=min(RETRY_INTERVAL_S, left_s) if delivery.stalled else 0)
         while delivery.holds_datagram and delivery.stalled is None:
             delivery.force_step(poll=False)
-            delivery.step((), (), self._monotonic_s())  # it is in the kernel's queue no longer
+            # The datagram that is partly taken is no longer in the kernel's queue.
+            delivery.step((), (), self._monotonic_s())
 
     def close(self) -> None:
-        """Closes everything; the store's WAL goes into the database."""
+        """Closes everything, and moves the WAL into the database."""
         self.write_anchor(now=True)
         self.delivery.close()
         self._directory.close()

@@ -25,9 +25,9 @@ from logd.status.metrics import metrics_registry
 
 SEATS_MAX = 128
 RUNNING_MAX = 2
-BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
+BACKLOG = socket.SOMAXCONN  # a full queue refuses non-blocking clients
 HEAD_BYTES_MAX = 16 * 1024
-# How often the server checks that its socket exists, and retries to create one.
+# Seconds between checks that the socket exists, and between attempts to create one.
 CHECK_S = 1.0
 RETRY_S = 5.0
 
@@ -35,13 +35,13 @@ _log = logging.getLogger("logd.reports")
 
 
 class MetricsService:
-    """HTTP over a `RequestServer`: answers GET /metrics, and closes."""
+    """The HTTP service for a `RequestServer`: answers GET /metrics, then closes."""
 
     def __init__(self, metrics: CollectorRegistry) -> None:
         self._metrics = metrics
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
-        """Returns the head of a request; its body is not read."""
+        """Returns the head of a request once it is complete; the body is not read."""
         whole = any(end in received for end in (b"\r\n\r\n", b"\n\n"))
         if not received or not (whole or ended or len(received) > HEAD_BYTES_MAX):
             return None
@@ -50,15 +50,15 @@ class MetricsService:
         return head
 
     def deny(self, _credentials: Credentials) -> bytes | None:
-        """Allows every peer that could connect to the socket."""
+        """Returns None for every peer: whoever could connect to the socket has permission."""
         return None
 
     def answer(self, request: bytes, _credentials: Credentials) -> tuple[bytes, bool]:
-        """Returns the response; the connection ends with it."""
+        """Returns the response; the connection ends after it."""
         return _Handler(_Buffers(request), self._metrics).response, False
 
     def error(self, code: str, message: str) -> bytes:
-        """Returns a response without metrics."""
+        """Returns an error response, without metrics."""
         status = http.HTTPStatus.REQUEST_TIMEOUT
         if code == "busy":
             status = http.HTTPStatus.SERVICE_UNAVAILABLE
@@ -67,7 +67,7 @@ class MetricsService:
 
 
 class _Buffers:
-    """In-memory stand-in for a socket: supplies a request and collects the response."""
+    """Stands in for a socket, in memory: supplies a request and collects the response."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(config: Config) -> Iterator[None]:
-    """Serves metrics within a `with`; logs a failure, since reports work without metrics."""
+    """Serves metrics in a `with` block; a failure is only logged: reports work without metrics."""
     server = _MetricsServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -116,7 +116,7 @@ def serving(config: Config) -> Iterator[None]:
 
 
 class _MetricsServer:
-    """Serves the metrics until `over`; starts again if its socket was removed or not created."""
+    """Serves metrics until `over` is set; restarts if its socket is removed or was not made."""
 
     def __init__(self, config: Config) -> None:
         self.over = threading.Event()
@@ -140,7 +140,7 @@ class _MetricsServer:
                 )
 
     def _serve(self, listener: socket.socket) -> None:
-        """Answers scrapes until the process ends or the socket has lost its path."""
+        """Answers requests until the process ends or the socket has lost its path."""
         bound = self._identity()
         server = RequestServer(
             listener, self._service, seats_max=SEATS_MAX, running_max=RUNNING_MAX

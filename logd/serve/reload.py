@@ -1,4 +1,7 @@
-"""Sorts the changes of a reloaded logd.toml: in use at once, or after a restart. Pure."""
+"""Sorts the changes in a reloaded logd.toml by when they take effect: now or after a restart.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from pathlib import Path
 
 from logd.config.settings import Config
 
-# Settings that the daemon reads at each use.
+# Settings that the daemon reads each time it uses them.
 LIVE = frozenset({"stop_timeout_s", "outboxes_bytes_max", "anchor_interval_s", "anchor_file"})
-# Settings that the report process reads when it starts: it is restarted.
+# Settings that the report process reads at its start, so that it is restarted for them.
 REPORTS = frozenset({"query_uids", "query_group", "metrics", "metrics_socket_mode"})
-# Settings that only commands use, which read them when they start.
+# Settings that only commands use, and read when they start.
 COMMANDS = frozenset(
     {
         "apps",
@@ -27,7 +30,7 @@ COMMANDS = frozenset(
 
 @dataclass(frozen=True)
 class Reload:
-    """The changed settings by when they take effect; `config` is what is in use from now on."""
+    """The changed settings, by when they take effect, and the configuration to use from now on."""
 
     config: Config
     live: tuple[str, ...]
@@ -48,7 +51,7 @@ class Reload:
 
 
 def compare(running: Config, read: Config, outboxes: Path) -> Reload:
-    """Compares `read`, the reloaded file, with the configuration in use.
+    """Compares a reloaded configuration, `read`, with the one in use.
 
     `outboxes` is the directory in use, which may differ from the configured one.
     """

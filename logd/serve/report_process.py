@@ -12,8 +12,8 @@ from typing import Protocol
 from logd.config.settings import Config
 from logd.log_limit import ThrottledLog
 
-# A report process that ends sooner than this after its start (no key file, say) is restarted less
-# and less often.
+# A report process that ends within this time after its start
+# (without a key file, for example) is restarted at growing intervals.
 REPORTER_SETTLED_S = 10.0
 REPORTER_PAUSE_MIN_S = 1.0
 REPORTER_PAUSE_MAX_S = 60.0
@@ -24,24 +24,24 @@ _log = logging.getLogger("logd")
 
 
 def restart_pause_s(pause_s: float, lived_s: float) -> float:
-    """Returns how long after its last start a process that ran for `lived_s` is restarted."""
+    """Returns the time between the start of a process that ran for `lived_s` and the next start."""
     if lived_s >= REPORTER_SETTLED_S:
         return REPORTER_PAUSE_MIN_S
     return min(max(2 * pause_s, REPORTER_PAUSE_MIN_S), REPORTER_PAUSE_MAX_S)
 
 
 class Lifeline(Protocol):
-    """The report process's standard input: the process ends when the daemon's end is closed."""
+    """The report process's standard input. The process ends when the daemon closes its end."""
 
     def open(self) -> socket.socket:
-        """Creates a lifeline, and returns the process's end."""
+        """Creates a lifeline, and returns the report process's end."""
 
     def close(self) -> None:
         """Closes the daemon's end of the lifeline, which ends the report process."""
 
 
 class ReportProcess:
-    """The child process that answers reports; restarted when it dies, at a bounded rate."""
+    """The child process that answers reports; it is restarted at a bounded rate when it ends."""
 
     def __init__(self, config: Config, listener: socket.socket, lifeline: Lifeline) -> None:
         self._config = config
@@ -49,12 +49,12 @@ class ReportProcess:
         self._lifeline = lifeline
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
-        self._pause_s = 0.0  # from one start to the next
-        self._ending_s = NEVER_S  # when it was asked to end, for a restart
+        self._pause_s = 0.0  # seconds between two starts
+        self._ending_s = NEVER_S  # when the process was told to end, for a restart
         self._throttled = ThrottledLog(_log)
 
     def start(self) -> None:
-        """Starts the report process with the listening socket, its standard input the lifeline."""
+        """Starts the report process with the listening socket, and the lifeline as its stdin."""
         fd = self._listener.fileno()
         command = [
             sys.executable,
@@ -70,8 +70,9 @@ class ReportProcess:
                     command,
                     stdin=theirs.fileno(),
                     pass_fds=(fd,),
-                    # Only the daemon acts on the terminal's Ctrl-C. Not a session of its own: where
-                    # the kernel groups processes by session, niceness counts only within one.
+                    # The process has a group of its own, since only the daemon acts on Ctrl-C.
+                    # It has no session of its own, since some kernels group
+                    # processes by session, and niceness counts only within a group.
                     process_group=0,
                 )
         except OSError as error:
@@ -79,7 +80,7 @@ class ReportProcess:
             self._throttled.warning("no report process now: %s", error.strerror)
 
     def replace_listener(self, listener: socket.socket) -> None:
-        """Restarts the report process with `listener`, since the present socket's name is gone."""
+        """Restarts the report process with `listener`: the former socket has lost its name."""
         self._listener.close()
         self._listener = listener
         self._end_present()
@@ -95,7 +96,7 @@ class ReportProcess:
             self._ending_s = NEVER_S
             self.start()
             return
-        if self._process is not None:  # it has just ended
+        if self._process is not None:  # the process has just ended
             self._pause_s = restart_pause_s(self._pause_s, now_s - self._started_s)
             self._process = None
             self._throttled.warning(
@@ -105,12 +106,12 @@ class ReportProcess:
             self.start()
 
     def restart(self, config: Config) -> None:
-        """Ends the report process without waiting; `keep_running` starts it with these settings."""
+        """Ends the report process without waiting; `keep_running` starts it with `config`."""
         self._config = config
         self._end_present()
 
     def _end_present(self) -> None:
-        """Closes the lifeline: `keep_running` starts another when the present process has ended."""
+        """Closes the lifeline; after the process has ended, `keep_running` starts a new one."""
         if self._process is not None:
             self._lifeline.close()
             self._ending_s = time.monotonic()

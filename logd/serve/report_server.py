@@ -1,8 +1,9 @@
 """The report process: answers named reports on a Unix stream socket; read-only.
 
 It is a process of its own, so that a heavy report does not slow receiving and committing. Its
-standard input is a socket: over it the daemon stores an event for each reading of persons, and with
-it this process ends. The daemon holds the other end, and the kernel closes it whatever happens.
+standard input is a socket, the lifeline: over it this process has the daemon store an event for
+each reading of persons. When the daemon ends, the kernel closes the daemon's end, and this process
+ends.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from logd_wire.query import (
 from logd_wire.schema import Malformed, check_user
 
 SEATS_MAX = 128
-# Reports that run at a time; one user may run two while no other asks. Each may hold an answer of 8
-# MiB.
+# How many reports run at a time, each with an answer of up to 8 MiB.
+# One user may run two while no other user sends requests.
 RUNNING_MAX = 4
-# At nice 10 this process has a tenth of the daemon's weight; its disk priority follows
-# (ioprio_set(2)).
+# At nice 10 this process gets a tenth of the daemon's share of the processor;
+# its priority on the disk follows from that (ioprio_set(2)).
 NICENESS = 10
-# The site's pages wait no longer than this either.
+# Seconds that a report may run: as long as the site's pages wait for it.
 REPORT_TIMEOUT_S = 2.0
 PROGRESS_STEPS = 10_000
 
@@ -58,7 +59,10 @@ _log = logging.getLogger("logd.reports")
 
 
 class RecordAccess(Protocol):
-    """Stores an event for each of the properties, of the user who reads; False if it cannot."""
+    """A function that stores an event with each of the properties, for the user who reads.
+
+    It returns False if that is not possible.
+    """
 
     def __call__(self, user: str | None, /, *events: Mapping[str, Any]) -> bool: ...
 
@@ -76,7 +80,7 @@ class Reporter:
         self._person_keys = PersonKeys(config.person_keys)
 
     def serve(self, listener: socket.socket, lifeline: AccessRequests) -> None:
-        """Serves connections until the lifeline ends."""
+        """Serves connections until the daemon closes the lifeline."""
         server = RequestServer(
             listener,
             _Queries(self),
@@ -87,7 +91,7 @@ class Reporter:
         server.serve(lifeline.fileno(), lifeline.take_answers)
 
     def deny(self, peer: Credentials) -> bytes | None:
-        """Returns the error frame for a peer that may not read reports; None: it may."""
+        """Returns the error frame for a peer that may not read reports; None for one that may."""
         if peer.uid in self._allowed_uids or self._allowed_gid in peer.gids:
             return None
         return _error_frame(
@@ -132,23 +136,25 @@ class Reporter:
         deadline_s = time.monotonic() + REPORT_TIMEOUT_S
         connection.set_progress_handler(lambda: time.monotonic() > deadline_s, PROGRESS_STEPS)
         try:
-            connection.execute("BEGIN")  # the answer and the persons in it are of one moment
+            # One transaction is used, so that the answer
+            # and the persons in it are of the same moment.
+            connection.execute("BEGIN")
             answer = report.run(connection, Parameters(params))
             concerned = report.concern and report.concern(
                 connection, params, answer, self._person_keys.persons
             )
         finally:
-            connection.close()  # and with it the transaction, before the answer is sent
+            connection.close()  # this ends the transaction before the answer is sent
         if concerned is not None:
             events = access_events(str(name), params, concerned, uid=uid, pid=pid)
             if not self._record_access(asked_by, *events):
-                # Refuse the report if the access event cannot be recorded.
+                # A report is refused if its reading cannot be recorded.
                 raise QueryError("unavailable", "the access to this report cannot be recorded now")
         return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
 
 
 class _Queries:
-    """The query protocol for a `RequestServer`: a request is a frame."""
+    """The query protocol for a `RequestServer`: each request is a frame."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.deny = reporter.deny
@@ -181,7 +187,7 @@ def _error_frame(code: str, message: str) -> bytes:
 
 
 def _lower_priority() -> None:
-    """Gives the daemon precedence on the processor: a report runs in C, without the GIL."""
+    """Lowers the priority, since reports run in C, without the GIL, and compete with the daemon."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
     except OSError as error:
@@ -189,7 +195,7 @@ def _lower_priority() -> None:
 
 
 def main(config: Config, listener_fd: int) -> None:
-    """Runs the child process. The listener is inherited, the lifeline is standard input."""
+    """Runs the report process. The listener is inherited; standard input is the lifeline."""
     _lower_priority()
     key = read_key(config.key_file)
     connection = connect(config.database, key, read_only=True)
@@ -199,7 +205,7 @@ def main(config: Config, listener_fd: int) -> None:
     with contextlib.ExitStack() as stack:
         if config.metrics is not None:
             from logd.serve import (
-                metrics_server,  # only if configured: its library takes memory
+                metrics_server,  # imported only if metrics are on: its library takes memory
             )
 
             stack.enter_context(metrics_server.serving(config))
@@ -208,7 +214,7 @@ def main(config: Config, listener_fd: int) -> None:
 
 
 def _run(listener_fd: str, config_file: str) -> None:
-    ignore_other_signals()  # the daemon acts on signals for both processes
+    ignore_other_signals()  # only the daemon acts on signals, for both processes
     log_format.log_to_stderr("reports: ")
     try:
         main(configuration.load(config_file), int(listener_fd))
@@ -220,5 +226,6 @@ def _run(listener_fd: str, config_file: str) -> None:
 
 
 if __name__ == "__main__":
-    # Started by `logd run`: without the command line's imports it takes a third less time.
+    # `logd run` starts this module:
+    # without the command line's imports that takes a third less time.
     _run(*sys.argv[1:])

@@ -1,9 +1,9 @@
-"""Serves bounded requests on a stream socket: one thread for all sockets, few for the answers.
+"""Serves bounded requests on a stream socket: one thread for all sockets, some for the answers.
 
 Peers are not trusted: one may send nothing, or a byte at a time, not read its answer, or connect in
-a loop. So each state of a connection has one deadline, a connection costs a descriptor and a buffer
-but no thread, and `Admission` shares what is scarce by user. The `Service` defines requests and
-answers.
+a loop. So each state of a connection has a deadline, a connection costs a descriptor and a buffer
+but no thread, and `Admission` shares seats and running places by user. The `Service` defines
+requests and answers.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from logd.log_limit import ThrottledLog
 from logd.serve.admission import Admission
 from logd.serve.usage import PublishedUsage
 
-REQUEST_TIMEOUT_S = 1.0  # from the connection, or the last answer, to a complete request
-WAIT_TIMEOUT_S = 5.0  # for a running place
-ANSWER_TIMEOUT_S = 5.0  # for the peer to take all of its answer
+# The seconds for a complete request, from the connection or the last answer.
+REQUEST_TIMEOUT_S = 1.0
+WAIT_TIMEOUT_S = 5.0  # the seconds for which a request waits until a running place is free
+ANSWER_TIMEOUT_S = 5.0  # the seconds for the peer to read its whole answer
 BUG_LOG_INTERVAL_S = 60.0
 ACCEPTED_AT_ONCE = 64
-ACCEPT_PAUSE_S = 0.1  # while this process is out of descriptors
+ACCEPT_PAUSE_S = 0.1  # the seconds without accepting, when descriptors have run out
 RECEIVED_BYTES = 64 * 1024
-SO_PEERGROUPS = 59  # not in Python's socket module; the same on every common architecture
-GROUPS_BYTES_MAX = 1024  # the most that Python reads of an option: 256 groups
-UID_UNKNOWN = -1  # of a peer over TCP
+# A constant that Python's socket module lacks; the same on all common architectures.
+SO_PEERGROUPS = 59
+GROUPS_BYTES_MAX = 1024  # the most bytes that Python reads of a socket option: 256 groups
+UID_UNKNOWN = -1  # the uid of a peer over TCP
 
 _log = logging.getLogger("logd.reports")
 _UCRED = struct.Struct("iII")
@@ -46,7 +48,7 @@ _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 @dataclass(frozen=True)
 class Credentials:
-    """The peer's credentials, as the kernel gives them."""
+    """The credentials of a peer, from the kernel."""
 
     pid: int
     uid: int
@@ -54,13 +56,13 @@ class Credentials:
 
 
 class Service(Protocol):
-    """The protocol spoken over the connections."""
+    """The protocol that is spoken over the connections."""
 
     def take_request(self, received: bytearray, *, ended: bool) -> bytes | None:
-        """Removes one request from what was received; None: it is not complete yet.
+        """Removes one request from the received bytes; returns None if it is not complete yet.
 
-        What can never become a request, or is cut short by the stream's end, counts as one, which
-        `answer` refuses. It is removed whole; with nothing left at the end, this returns None.
+        Bytes that can never become a request, or end with the stream, are returned as one, which
+        `answer` refuses. It returns None at the stream's end if no bytes are left.
         """
 
     def deny(self, credentials: Credentials) -> bytes | None:
@@ -75,13 +77,13 @@ class Service(Protocol):
 
 class _State(enum.Enum):
     READING = select.POLLIN
-    WAITING = 0  # poll reports a hang-up nevertheless
-    RUNNING = -1  # not polled
+    WAITING = 0  # poll() reports a hang-up even for no events
+    RUNNING = -1  # the socket is not in the poll set
     WRITING = select.POLLOUT
 
 
 class _Peer:
-    """A connection that has a seat."""
+    """A connection that is kept, and its state."""
 
     def __init__(self, sock: socket.socket, credentials: Credentials, deadline_s: float) -> None:
         self.sock = sock
@@ -90,7 +92,7 @@ class _Peer:
         self.state = _State.READING
         self.deadline_s = deadline_s
         self.received = bytearray()
-        self.ended = False  # the peer sends no more
+        self.ended = False  # the peer has closed its side
         self.request = b""
         self.unsent = memoryview(b"")
         self.started_s = 0.0
@@ -98,7 +100,7 @@ class _Peer:
 
 
 class _Acceptor:
-    """Accepts connections, some of a long backlog at once; pauses while out of descriptors."""
+    """Accepts connections, up to ACCEPTED_AT_ONCE at a time; pauses if descriptors run out."""
 
     def __init__(
         self, listener: socket.socket, poll: select.poll, clock_s: Callable[[], float]
@@ -107,15 +109,15 @@ class _Acceptor:
         self._listener = listener
         self._poll = poll
         self._clock_s = clock_s
-        self.due_s: float | None = None  # when it resumes
+        self.due_s: float | None = None  # when accepting resumes; None while it is not paused
         self.fd = listener.fileno()
         poll.register(listener, select.POLLIN)
 
     def connections(self) -> Iterator[socket.socket]:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                # The blocking flag belongs to the socket, not to this process: systemd clears it
-                # each time that it passes the socket to a service, also to logd-hold.service.
+                # The flag is set before each accept. It belongs to the socket: systemd clears
+                # it each time that it passes the socket to a service, also to logd-hold.service.
                 self._listener.setblocking(False)
                 sock, _address = self._listener.accept()
             except BlockingIOError:
@@ -125,12 +127,12 @@ class _Acceptor:
                     self._poll.unregister(self._listener)
                     self.due_s = self._clock_s() + ACCEPT_PAUSE_S
                     return
-                continue  # that connection is gone already
+                continue  # the connection was closed already
             sock.setblocking(False)
             yield sock
 
     def resume(self, now_s: float) -> None:
-        """Accepts connections again if the pause has ended."""
+        """Accepts connections again, if the pause is over."""
         if self.due_s is not None and now_s >= self.due_s:
             self.due_s = None
             self._poll.register(self._listener, select.POLLIN)
@@ -152,7 +154,7 @@ class RequestServer:
         self._service = service
         self._clock_s = clock_s
         self._usage = PublishedUsage(publish, clock_s())
-        # A user's request may trigger a bug again and again.
+        # The log is throttled, since a user's request may trigger a bug again and again.
         self._bugs = ThrottledLog(_log, clock_s, BUG_LOG_INTERVAL_S)
         self._admission: Admission[_Peer] = Admission(seats_max, running_max)
         self._peers: dict[int, _Peer] = {}
@@ -167,7 +169,7 @@ class RequestServer:
         self._is_alive: Callable[[], bool] = lambda: True
 
     def serve(self, lifeline_fd: int, is_alive: Callable[[], bool] | None = None) -> None:
-        """Serves until the lifeline ends: `is_alive` reads from it, and returns False then."""
+        """Serves until the lifeline ends, which `is_alive` finds by reading from it."""
         self._lifeline_fd = lifeline_fd
         self._is_alive = is_alive or (lambda: bool(os.read(lifeline_fd, 1)))
         self._poll.register(lifeline_fd, select.POLLIN)
@@ -175,7 +177,7 @@ class RequestServer:
             pass
 
     def run_once(self, timeout_s: float | None) -> bool:
-        """Waits for events and handles all of them; returns False when the lifeline has ended."""
+        """Waits for events and handles all of them; returns False after the lifeline's end."""
         connected = False
         for fd, events in self._poll.poll(self._poll_ms(timeout_s)):
             if fd == self._lifeline_fd:
@@ -188,8 +190,8 @@ class RequestServer:
             else:
                 self._advance(self._peers[fd], events)
         if connected:
-            # Last: a new connection may get the descriptor of one that was just closed, whose
-            # events are not its own.
+            # New connections are handled last: one may get the descriptor of a
+            # connection that was just closed, and must not be given its events.
             for sock in self._acceptor.connections():
                 self._welcome(sock)
         while self._answered:
@@ -201,7 +203,7 @@ class RequestServer:
         return True
 
     def close(self) -> None:
-        """Closes every connection; the caller closes the listener."""
+        """Closes every connection. The caller closes the listener."""
         for sock in (*(peer.sock for peer in self._peers.values()), self._woken, self._waker):
             sock.close()
 
@@ -224,13 +226,13 @@ class RequestServer:
         self._peers[sock.fileno()] = peer
         self._admission.seat(peer)
         self._poll.register(sock, peer.state.value)
-        self._receive(peer)  # an honest peer's request is mostly there already
+        self._receive(peer)  # a request has often arrived with the connection
 
     def _advance(self, peer: _Peer, events: int) -> None:
         if peer.state is _State.READING:
             self._receive(peer)
         elif events & _GONE:
-            self._close(peer)  # the peer is gone
+            self._close(peer)  # the peer has closed the connection
         elif peer.state is _State.WRITING:
             self._write(peer)
 
@@ -268,7 +270,7 @@ class RequestServer:
         peer.request = b""
         try:
             thread.start()
-        except RuntimeError:  # out of threads
+        except RuntimeError:  # the process has no threads left
             self._finish(peer, None, False)
 
     def _answer(self, peer: _Peer, request: bytes) -> None:
@@ -282,13 +284,13 @@ class RequestServer:
             self._finish(peer, answer, stays)
 
     def _finish(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
-        """Queues an answer to be sent; called from any thread."""
+        """Queues an answer to be sent. Called from any thread."""
         self._answered.append((peer, answer, stays))
-        with contextlib.suppress(OSError):  # woken already, or closed
+        with contextlib.suppress(OSError):  # the loop is woken already, or the socket is closed
             self._waker.send(b"\0")
 
     def _send(self, peer: _Peer, answer: bytes | None, stays: bool) -> None:
-        if answer is None:  # a bug, whose traceback was logged, or out of threads
+        if answer is None:  # there was a bug, whose traceback was logged, or no thread was left
             answer = self._service.error("busy", "no answer could be made now: try again later")
         usage = self._usage.of(peer.uid)
         usage.questions += 1
@@ -299,7 +301,7 @@ class RequestServer:
         self._write(peer)
 
     def _write(self, peer: _Peer) -> None:
-        # The running place is kept until the answer is sent: unread answers take memory.
+        # The running place is kept until the answer is sent, since unread answers take memory.
         try:
             peer.unsent = peer.unsent[peer.sock.send(peer.unsent) :]
         except BlockingIOError:
@@ -314,7 +316,7 @@ class RequestServer:
             return
         self._admission.finish(peer)
         self._enter(peer, _State.READING, REQUEST_TIMEOUT_S)
-        self._take_request(peer)  # it may be there already
+        self._take_request(peer)  # the next request may have arrived already
 
     def _expire(self) -> None:
         now_s = self._clock_s()
@@ -375,16 +377,16 @@ def _credentials(sock: socket.socket) -> Credentials:
     pid, uid, gid = _UCRED.unpack(ucred)
     try:
         packed = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_BYTES_MAX)
-    except OSError:  # more groups than that: all are ignored
+    except OSError:  # the peer has more groups: all are ignored
         packed = b""
     return Credentials(pid, uid, frozenset({gid, *struct.unpack(f"{len(packed) // 4}I", packed)}))
 
 
 def _send_and_close(sock: socket.socket, answer: bytes) -> None:
-    """Sends as much of the answer as possible without waiting, then closes the socket."""
+    """Sends as much of the answer as it can without waiting, then closes the socket."""
     with sock, contextlib.suppress(OSError):
         sock.send(answer)
-        # Closing a socket with unread data resets it, which may cost the peer the answer.
+        # Read what is left: closing a socket with unread data may discard the answer.
         sock.recv(RECEIVED_BYTES)
 
 

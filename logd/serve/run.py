@@ -1,4 +1,4 @@
-"""`logd run`: sets up lock, key, sockets and report process, and runs the event loop in them."""
+"""`logd run`: sets up lock, key, sockets and report process, and runs the event loop."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from logd.storage import erasure_list, keyfile
 from logd.storage.opening import check_database, open_store
 from logd.storage.trail_clock import TrailClock
 
-QUERY_BACKLOG = socket.SOMAXCONN  # a full one refuses non-blocking clients at once
+QUERY_BACKLOG = socket.SOMAXCONN  # a full queue refuses non-blocking clients
 DESCRIPTORS_MIN = 40
-# Beyond stop_timeout_s, for the end of the report process and the last checkpoint.
+# Seconds beyond stop_timeout_s, for the end of the report process and the last checkpoint.
 STOP_MARGIN_S = 60
-GC_THRESHOLD = 200_000  # more objects than a batch of the default size holds
+GC_THRESHOLD = 200_000  # more than the number of objects in a batch of the default size
 
 _log = logging.getLogger("logd")
 
 
 def run(config: Config) -> None:
-    """Serves the instance until SIGTERM or SIGINT. Raises LogdError kinds."""
+    """Serves the instance until SIGTERM or SIGINT. Raises a LogdError."""
     ignore_other_signals()
-    os.umask(0o077)  # no other user may read the database and its WAL
+    os.umask(0o077)  # no other user may read the database or its WAL
     _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors_max < DESCRIPTORS_MIN:
-        # The daemon would run without reading an outbox, and all of them would fill up.
+        # The daemon could not open any outbox, and all outboxes would fill up.
         raise SystemRefused(
             f"only {descriptors_max} open files are allowed, which leaves none for outboxes. Allow "
             f"{DESCRIPTORS_MIN} and one for each process that logs (ulimit -Hn, LimitNOFILE=)."
@@ -58,7 +58,7 @@ def run(config: Config) -> None:
         try:
             _serve(config, lock)
         except LogdError as error:
-            lock.set_trouble(str(error))  # `status` shows why it ended, until the next start
+            lock.set_trouble(str(error))  # `status` shows this reason until the next start
             raise
         except OSError as error:
             problem = SystemRefused(
@@ -71,10 +71,11 @@ def run(config: Config) -> None:
 
 def _serve(config: Config, lock: InstanceLock) -> None:
     key = keyfile.read(config.key_file)
-    query_gid(config)  # report a missing group now, not in the report process
+    query_gid(config)  # a missing group raises here, not in the report process
     inherited = inherited_sockets()
     if config.rekeyed_file.exists():
-        # Imported here, as all of verification comes with it, which takes a tenth of a start.
+        # The module is imported here, since it imports
+        # all of `verify`, a tenth of the start's time.
         from logd.maintenance.rekey import complete_rekey
 
         complete_rekey(config, key)
@@ -125,8 +126,8 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         loop.limit_wait(CHECK_INTERVAL_S)
         where = "systemd's socket" if inherited else config.socket
         _log.info("ready, pid %d, events at %s", os.getpid(), where)
-        # What exists now stays, and nothing that a batch creates and drops has cycles: the garbage
-        # collector took 7 % of the time to look for some.
+        # The garbage collector ignores present objects, which stay, and runs seldom:
+        # a batch's objects have no cycles, and the search for them took 7 % of the time.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         systemd.send("READY=1", wait=True)
@@ -149,12 +150,12 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         for path in (config.socket, config.query_socket):
             path.unlink(missing_ok=True)
     if loop.stalled is not None:
-        raise loop.stalled  # it stopped, but what has arrived waits for the next start
+        raise loop.stalled  # what has arrived is not stored, and waits for the next start
     _log.info("stopped")
 
 
 def _signer(config: Config, trail_id: str | None) -> HeadSigner | None:
-    """Returns what signs the heads. Without a key for that, events are stored all the same."""
+    """Returns the signer of heads; None without a key: events are stored all the same."""
     try:
         private_key = read_private_key(config)
     except KeyFileError as error:
@@ -168,7 +169,7 @@ def _signer(config: Config, trail_id: str | None) -> HeadSigner | None:
 
 @dataclass(frozen=True)
 class _Sockets:
-    """The sockets for events and reports, and whether this process has bound them."""
+    """The sockets for events and reports, and whether this process has bound each."""
 
     receiver: Receiver
     listener: socket.socket
@@ -177,7 +178,7 @@ class _Sockets:
 
 
 def _open_sockets(config: Config, inherited: dict[str, socket.socket]) -> _Sockets:
-    """Returns the sockets that the service manager has passed, or binds new ones."""
+    """Returns the sockets that the service manager has passed, or new ones bound here."""
     events = pick(inherited, socket.SOCK_DGRAM)
     if events is not None:
         receiver = Receiver(events)
@@ -195,7 +196,7 @@ def _open_sockets(config: Config, inherited: dict[str, socket.socket]) -> _Socke
 def _reload(
     config: Config, loop: EventLoop, reporter: ReportProcess, outboxes: str | Path
 ) -> Config:
-    """Reads logd.toml again; returns the configuration that is in use from now on."""
+    """Reads logd.toml again; returns the configuration to use from now on."""
     try:
         read = configuration.load(config.path)
         query_gid(read)
@@ -213,7 +214,7 @@ def _reload(
 
 
 class StatusPublisher:
-    """Feeds the watchdog at each step, and publishes the daemon's statistics once a second."""
+    """Notifies the watchdog at each step, and publishes the daemon's statistics once a second."""
 
     def __init__(self, loop: EventLoop, lock: InstanceLock) -> None:
         self._loop = loop

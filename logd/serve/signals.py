@@ -9,26 +9,30 @@ from collections.abc import Iterator
 from types import FrameType
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-# Without a handler each of these would end the process: logrotate, a closed terminal, a wrong kill.
+# Signals that would end the process without a handler:
+# from logrotate, a closed terminal, a mistake.
 _OTHERS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM)
 
 
 def ignore_other_signals() -> None:
-    """Ignores signals without a meaning here, by a handler, since SIG_IGN would be inherited."""
+    """Ignores signals that have no meaning here.
+
+    It installs a handler, since child processes would inherit SIG_IGN.
+    """
     for number in _OTHERS:
         signal.signal(number, lambda _number, _frame: None)
 
 
 class Signals:
-    """Records received signals. A pipe at `fd` wakes the loop, which acts on them."""
+    """Records received signals. A pipe, read at `fd`, wakes the loop, which acts on them."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.received: str | None = None  # the name of the signal to stop for
+        self.received: str | None = None  # the name of the signal that asks to stop
         self._reload = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Records a received signal; installed as the handler."""
+        """Records a received signal. Installed as the handler."""
         if number == signal.SIGHUP:
             self._reload = True
         else:
@@ -42,7 +46,7 @@ class Signals:
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[Signals]:
-    """Catches SIGTERM, SIGINT and SIGHUP within a `with`."""
+    """Catches SIGTERM, SIGINT and SIGHUP in a `with` block."""
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signals = Signals(read_fd)
     before = {number: signal.getsignal(number) for number in (*_STOP, signal.SIGHUP)}

@@ -17,14 +17,14 @@ from logd.storage.database import file_bytes, wal_path
 
 
 def outbox_totals(outboxes: Iterable[tuple[Producer, OpenOutbox]], now_s: float) -> OutboxTotals:
-    """Adds up what the open outboxes hold."""
+    """Adds up the backlogs of the open outboxes."""
     totals = OutboxTotals()
     for producer, outbox in outboxes:
         try:
             written = outbox.written()
         except OSError:
-            continue  # the next poll finds and handles it
-        # A claim of more than a ring can hold is capped.
+            continue  # the next poll handles the error
+        # A header that claims more than its ring can hold is capped.
         waiting = max(0, min(written - producer.stored, ring_events_max(outbox.header)))
         outbox.rate = outbox.rate or WriteRate(now_s, written)
         event_bytes = producer.position / producer.stored if producer.stored else 0.0
@@ -49,7 +49,7 @@ class StatsSource:
         self._started_ns = self.clock_ns()
 
     def sample(self) -> RuntimeStats | None:
-        """Returns the daemon's statistics once a second, None between."""
+        """Returns the daemon's statistics once a second, and None in between."""
         now_s, delivery = self.monotonic_s(), self.delivery
         if not delivery.stats.is_due(now_s):
             return None

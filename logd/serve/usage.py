@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-USERS_MAX = 16  # as many as a page of the lock file holds
+USERS_MAX = 16  # as many users as fit into a page of the lock file
 PUBLISH_INTERVAL_S = 1.0
 
 Publish = Callable[[list[dict[str, Any]]], None]
@@ -18,13 +18,13 @@ class UserUsage:
 
     uid: int
     questions: int = 0  # requests answered, or abandoned by the peer
-    running_s: float = 0.0  # time that their reports ran
-    let_go: int = 0  # connections closed: no request in time, or the answer was not read
+    running_s: float = 0.0  # seconds that the user's reports ran
+    let_go: int = 0  # connections closed without a request in time, or with an unread answer
     put_off: int = 0  # requests answered with `busy`
 
     @property
     def weight(self) -> float:
-        """The user's cost: heavier users are shown first and dropped last."""
+        """The user's cost. Users with the most are shown first and dropped last."""
         return self.running_s + (self.questions + self.let_go + self.put_off) / 1000
 
 
@@ -35,7 +35,7 @@ class Usage:
         self._users: dict[int, UserUsage] = {}
 
     def of(self, uid: int) -> UserUsage:
-        """Returns this user's entry to add to; a new one takes the place of the lightest user."""
+        """Returns the user's entry, for adding to it; a new one replaces the lightest user's."""
         found = self._users.get(uid)
         if found is None:
             if len(self._users) >= USERS_MAX:
@@ -51,7 +51,7 @@ class Usage:
 
 
 class PublishedUsage:
-    """Usage that is published once a second while it changes; with `publish` None, never."""
+    """Usage that is published after a change, once a second at most; never without `publish`."""
 
     def __init__(self, publish: Publish | None, now_s: float) -> None:
         self._usage = Usage()
@@ -60,13 +60,13 @@ class PublishedUsage:
         self._changed = False
 
     def of(self, uid: int) -> UserUsage:
-        """Returns this user's entry to add to."""
+        """Returns the user's entry, for adding to it."""
         self._changed = True
         return self._usage.of(uid)
 
     @property
     def due_s(self) -> float | None:
-        """When the table is to be published; None if it has not changed."""
+        """Monotonic time at which the table is to be published; None if it has not changed."""
         return self._due_s if self._publish is not None and self._changed else None
 
     def publish_if_due(self, now_s: float) -> None:

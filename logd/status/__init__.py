@@ -1,1 +1,1 @@
-"""The state of an instance: collected, as text, as metrics, and checked."""
+"""The state of an instance: collected, shown as text and as metrics, and checked."""

@@ -1,4 +1,4 @@
-"""Collects the status of an instance: totals, losses, outboxes, disk, the daemon's figures."""
+"""Collects the status of an instance: totals, losses, outboxes, disk, runtime statistics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from logd.storage import last_verification
 
 @dataclass(frozen=True)
 class DaemonState:
-    """The running daemon's pid, what it has published, and its figures or the last daemon's."""
+    """The running daemon's pid and page in the lock file, and its statistics or the last ones."""
 
     pid: int | None
     page: instance_lock.Page
@@ -39,22 +39,22 @@ class DaemonState:
 
 
 def collect_status(config: Config, *, from_figures: bool = False) -> dict[str, Any]:
-    """Returns the status of the instance. The daemon need not run.
+    """Returns the status of the instance, whether or not the daemon runs.
 
     Counts are of events, except `commits`, `producers`, and `quarantined`, which also counts
     datagrams that were not events. `losses` are the newest entries of the ledger. Losses that only
     an outbox reports are in `lost_claimed`, and in no other count. `trouble` is the reason why
-    nothing can be stored now or, if no daemon runs, why the last one failed. `figures` are those of
-    the daemon, or of the last one. `room_s` is the time until the first outbox is full, if nothing
-    more is stored, at its producer's current pace. `maintenance` has the last backup, prune and
-    forget, each with its `problem`, or null. `runtime_files` are the files that a running
-    daemon depends on (see `logd.self_repair`).
+    nothing can be stored now or, if no daemon runs, why the last one failed. `figures` are the
+    runtime statistics of the daemon, or of the last one. `room_s` is the time until the first
+    outbox is full, if nothing more is stored, at its producer's current pace. `maintenance` has the
+    last backup, prune and forget, each with its `problem`, or null. `runtime_files` are the files
+    that a running daemon depends on (see `logd.self_repair`).
 
-    With `from_figures` no outbox is opened, and the daemon's figures are used instead: a process
+    With `from_figures` no outbox is opened, and the daemon's statistics are used instead: a process
     that has an outbox itself would drop its lock by opening and closing the file.
     """
     now_ns = time.time_ns()
-    # Outboxes first: an event stored in between counts as stored, not as pending.
+    # Outboxes are read first, so that an event stored in between counts as stored, not as pending.
     listing = OutboxListing() if from_figures else read_outboxes(config)
     trail = read_trail(config, listing.states, now_ns)
     pid, page = instance_lock.read_lock_page(config.lock_file)
@@ -101,7 +101,7 @@ def _outboxes(
 ) -> Mapping[str, Any]:
     stalled_s = daemon.stalled_s(now_ns)
     totals = total_outboxes(listing, trail.watermarks, stalled_s, now_ns)
-    # While events are stored, only the daemon knows the pace of each producer.
+    # While events are stored, only the daemon can measure each producer's rate.
     room_s = totals.pace.room_s if stalled_s else daemon.figures and daemon.figures.room_s
     return {
         "pending": totals.pace.backlog,

@@ -1,4 +1,4 @@
-"""Measures the disk space of the trail, its growth, and how long the disk will last.
+"""Measures the disk space of the trail, its growth, and when the disk will be full.
 
 Sizes are in bytes, times in seconds.
 """
@@ -13,20 +13,20 @@ from logd.storage.database import Connection, file_bytes, wal_path
 
 DAY_S = 86_400
 WINDOW_S = 7 * DAY_S
-# Less than a day, or a small trail, does not allow a forecast.
+# No forecast is made from less than a day, or from a trail with few events.
 GROWTH_S_MIN = DAY_S
 GROWTH_ROWS_MIN = 1000
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Sizes, and the growth of the last days; None if it is unknown."""
+    """Sizes of the trail, and its growth in the last days; a figure is None if unknown."""
 
     database_bytes: int
     wal_bytes: int
     free_bytes: int | None
     total_bytes: int | None
-    growth_days: float | None = None  # the period of the measured growth
+    growth_days: float | None = None  # the days over which the growth was measured
     growth_bytes_per_day: int | None = None
     days_left: float | None = None
 
@@ -34,7 +34,7 @@ class Disk:
 def measure_disk(
     config: Config, connection: Connection | None = None, rows: int = 0, now_ns: int = 0
 ) -> Disk:
-    """Measures the disk; with a connection and its number of events, also the growth."""
+    """Measures the disk space; with a connection and the number of events, the growth too."""
     database_bytes = file_bytes(config.database)
     free_bytes, total_bytes = measure_space(config.database.parent)
     disk = Disk(database_bytes, file_bytes(wal_path(config.database)), free_bytes, total_bytes)
@@ -47,11 +47,11 @@ def measure_disk(
 
 def _pragma(connection: Connection, name: str) -> int:
     (value,) = connection.execute(f"PRAGMA {name}").fetchone()
-    return int(value)  # SQLCipher gives the page size as text
+    return int(value)  # SQLCipher returns the page size as text
 
 
 def measure_space(directory: os.PathLike[str]) -> tuple[int | None, int | None]:
-    """Returns the bytes that are free for this user, and the total."""
+    """Returns the bytes of the disk that are free for this user, and all its bytes."""
     try:
         of = os.statvfs(directory)
     except OSError:
@@ -60,9 +60,9 @@ def measure_space(directory: os.PathLike[str]) -> tuple[int | None, int | None]:
 
 
 def with_growth(disk: Disk, unused_bytes: int, rows: int, events: int, window_s: float) -> Disk:
-    """Adds the growth: `events` of the `rows` were stored in the last `window_s`.
+    """Adds the growth, of which `events` of the `rows` were stored in the last `window_s`.
 
-    `unused_bytes` of the database are free pages, which are filled first.
+    `unused_bytes` are free pages of the database, which are filled first.
     """
     if window_s < GROWTH_S_MIN or rows < GROWTH_ROWS_MIN:
         return disk
@@ -82,10 +82,10 @@ def with_growth(disk: Disk, unused_bytes: int, rows: int, events: int, window_s:
 
 
 def _stored_lately(connection: Connection, now_ns: int) -> tuple[int, float]:
-    """Returns the events stored in the last days, and the length of that period, up to WINDOW_S.
+    """Returns how many events were stored in the last days, and the length of that period.
 
-    Batches have no index by time, but their ids are in its order (except for jumps of the clock),
-    so that a binary search finds the first one.
+    The period is WINDOW_S at most. Batches have no index by time, but their ids are in the order of
+    time (except for jumps of the clock), so that a binary search finds the first one.
     """
     first, last = connection.execute("SELECT min(id), max(id) FROM batch").fetchone()
     if first is None:

@@ -15,7 +15,7 @@ JOB_SCHEMA = 3
 
 
 def job_troubles(connection: Connection, schema: int) -> dict[str, str]:
-    """Why the newest job of each kind waits, or has failed."""
+    """Returns why the newest job of each kind waits or has failed."""
     if schema < JOB_SCHEMA:
         return {}
     return dict(
@@ -27,7 +27,7 @@ def job_troubles(connection: Connection, schema: int) -> dict[str, str]:
 
 
 def last_forget(connection: Connection, schema: int) -> Run | None:
-    """The last erasure that has ended, whoever did it: a command, the daemon, a start."""
+    """Returns the last run of `forget` that has ended, by a command, the daemon or its start."""
     if schema < JOB_SCHEMA:
         return None
     ended_ns, good_ns = connection.execute(
@@ -41,7 +41,7 @@ def last_forget(connection: Connection, schema: int) -> Run | None:
 def maintenance_state(
     database: Path, forget: Run | None, troubles: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """An entry for each task: when it last ended, when it was last good, and its problem."""
+    """Returns an entry for each task: its last end, its last success, and its problem."""
     runs = {**read_runs(database), **({} if forget is None else {FORGET: forget})}
     found = []
     for task in TASKS:

@@ -1,6 +1,6 @@
-"""Exports the status and the daemon's figures as Prometheus metrics.
+"""Exports the status and the runtime statistics as Prometheus metrics.
 
-Labels name causes and files, never persons. Metrics also report a daemon that is down and a
+Labels name causes and files, never persons. There are also metrics for a daemon that is down and a
 database that cannot be read.
 """
 
@@ -27,7 +27,7 @@ from logd.runtime_stats import COMMIT_BOUNDS_S, RuntimeStats
 from logd.status.collect import collect_status
 from logd.storage.last_verification import NOT_PROVEN
 
-# Counters that the trail keeps across restarts: the name in the status, the metric, its help.
+# Counters that the trail keeps across restarts: key in the status, name of the metric, help text.
 _COUNTERS = (
     ("stored", "logd_events_stored", "Events stored"),
     ("own", "logd_own_events", "Stored events that logd itself wrote"),
@@ -59,7 +59,7 @@ _DAY_S = 86_400
 
 @dataclass(frozen=True)
 class MetricsSnapshot:
-    """The values behind the metrics; `state` is None if the database cannot be read."""
+    """The values for the metrics; `state` is None if the database cannot be read."""
 
     running: bool
     stalled: bool
@@ -68,7 +68,7 @@ class MetricsSnapshot:
 
 
 def collect_metrics(config: Config, *, from_figures: bool) -> MetricsSnapshot:
-    """Collects the values of this moment; for `from_figures` see `collect_status`."""
+    """Collects the values as of now; for `from_figures` see `collect_status`."""
     pid, page = instance_lock.read_lock_page(config.lock_file)
     try:
         state = collect_status(config, from_figures=from_figures)
@@ -81,13 +81,13 @@ def collect_metrics(config: Config, *, from_figures: bool) -> MetricsSnapshot:
 
 
 class LogdCollector(Collector):
-    """Collects the values again for each scrape."""
+    """Collects new values each time that the metrics are requested."""
 
     def __init__(self, snapshot: Callable[[], MetricsSnapshot]) -> None:
         self._snapshot = snapshot
 
     def describe(self) -> list[Metric]:
-        """Returns nothing: naming the metrics here would collect them before the first scrape."""
+        """Returns nothing: naming the metrics would collect them before the first request."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -106,14 +106,14 @@ class LogdCollector(Collector):
 
 
 def metrics_registry(config: Config, *, from_figures: bool) -> CollectorRegistry:
-    """Returns a registry with these metrics only."""
+    """Returns a registry that has the metrics of logd only."""
     made = CollectorRegistry()
     made.register(LogdCollector(lambda: collect_metrics(config, from_figures=from_figures)))
     return made
 
 
 def metrics_text(config: Config) -> str:
-    """Returns the metrics of this moment in the text format of Prometheus."""
+    """Returns the metrics as of now, in the text format of Prometheus."""
     return generate_latest(metrics_registry(config, from_figures=False)).decode()
 
 
@@ -158,7 +158,7 @@ def _of_the_trail(state: dict[str, Any]) -> Iterator[Metric]:
     )  # fmt: skip
     for cause, totals in state["losses_by_cause"].items():
         if cause == LOST_CLAIMED:
-            continue  # separate metrics: any user who may log can raise them
+            continue  # counted apart, since any user who may log can claim losses
         lost.add_metric([cause], totals["events"])
         unknown.add_metric([cause], totals["unknown_extent"])
     yield from (lost, unknown)

@@ -1,4 +1,4 @@
-"""Reads the outboxes of an instance, and totals what waits in them."""
+"""Reads the outboxes of an instance, and adds up the events that wait in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from logd.runtime_stats import PACE_MIN_S, OutboxTotals
 from logd_wire.outbox.layout import Header
 from logd_wire.wire import WireError
 
-Producer = tuple[int, int]  # its uid and id
+Producer = tuple[int, int]  # a producer: its uid and id
 
 
 class OutboxState(NamedTuple):
@@ -27,16 +27,20 @@ class OutboxState(NamedTuple):
 
 @dataclass
 class OutboxListing:
-    """The existing outboxes. Unreadable ones are foreign or newer; their events are not counted."""
+    """The existing outboxes.
+
+    Events in unreadable ones (foreign, or of a newer version) do not count.
+    """
 
     states: dict[Producer, OutboxState] = field(default_factory=dict)
     unreadable: int = 0
-    usage: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # files and bytes, by uid
+    # (files, bytes) by uid of the owner.
+    usage: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass
 class ListingTotals:
-    """What waits in the outboxes, together and by uid, and how many cannot be read."""
+    """Numbers of events that wait in the outboxes, and of outboxes that cannot be read."""
 
     pace: OutboxTotals = field(default_factory=OutboxTotals)
     pending: Counter[int] = field(default_factory=Counter)
@@ -44,7 +48,7 @@ class ListingTotals:
 
 
 def read_outboxes(config: Config) -> OutboxListing:
-    """Reads the header of each outbox, and changes nothing."""
+    """Reads the header of each outbox, without changing anything."""
     listing = OutboxListing()
     outboxes = OutboxDirectory(config.outbox_directory, read_only=True)
     try:
@@ -55,7 +59,7 @@ def read_outboxes(config: Config) -> OutboxListing:
         for name, uid, producer_id in outboxes.names():
             _read_outbox(outboxes, listing, name, uid, producer_id)
     except OSError:
-        listing.unreadable += 1  # the directory itself: at least one outbox was not read
+        listing.unreadable += 1  # the directory cannot be read: count at least one outbox
     finally:
         outboxes.close()
     listing.usage = outboxes.usage
@@ -82,18 +86,23 @@ def _read_outbox(
 def total_outboxes(
     listing: OutboxListing, watermarks: Mapping[Producer, int], stalled_s: float, now_ns: int
 ) -> ListingTotals:
-    """Totals the events above the watermarks. `stalled_s`: for how long nothing has been stored."""
+    """Adds up the events above the watermarks.
+
+    `stalled_s` is for how long nothing has been stored.
+    """
     totals = ListingTotals(unreadable=listing.unreadable)
     for producer, (header, alive) in listing.states.items():
         watermark = min(watermarks.get(producer, 0), header.written)
         try:
             check_numbers(header, watermark)
         except WireError:
-            totals.unreadable += 1  # like the daemon: it claims more than it can hold
+            # Unreadable for the daemon too: the header claims more than the ring can hold.
+            totals.unreadable += 1
             continue
         waiting = min(header.written - watermark, ring_events_max(header))
         totals.pending[producer[0]] += waiting
-        # All of it was written since nothing was stored, and since the outbox was created.
+        # These events were written since nothing is stored any more,
+        # or since the outbox was created.
         since_s = min(stalled_s, max(0.0, (now_ns - header.created_ns) / 1e9)) if alive else 0.0
         per_s = waiting / since_s if since_s >= PACE_MIN_S else 0.0
         totals.pace.add(waiting, header.room_bytes, _event_bytes(listing, producer), per_s)
@@ -103,14 +112,14 @@ def total_outboxes(
 def _event_bytes(listing: OutboxListing, producer: Producer) -> float:
     """Returns the mean size of an outbox's events, or 0 if it is unknown.
 
-    It follows from the confirmed events, else from the full ring that this one replaced.
+    It is computed from the confirmed events, or else from the full ring that this outbox replaced.
     """
     header = listing.states[producer].header
     if header.confirmed_sequence:
         return header.confirmed_position / header.confirmed_sequence
     former = listing.states.get((producer[0], header.follows))
     if former is None or former.header.ring_bytes >= header.ring_bytes:
-        return 0.0  # it replaced none, or a lost one
+        return 0.0  # the outbox replaced none, or one that was lost
     return former.header.ring_bytes / max(
         1, former.header.written - former.header.confirmed_sequence
     )
@@ -119,9 +128,9 @@ def _event_bytes(listing: OutboxListing, producer: Producer) -> float:
 def outboxes_by_user(
     config: Config, listing: OutboxListing, totals: ListingTotals
 ) -> list[dict[str, Any]]:
-    """Returns the files, bytes and waiting events of each user, the most bytes first."""
+    """Returns the files, bytes and waiting events of each user, those with the most bytes first."""
     share = config.outboxes_max // 2 if config.many_users else config.outboxes_max
-    open_max = min(share, config.outboxes_per_user_max)  # of one user; more have to wait
+    open_max = min(share, config.outboxes_per_user_max)  # the open outboxes that one user may have
     return [
         {
             "uid": uid,

@@ -13,14 +13,16 @@ from logd_wire.query import Row
 
 NAME_CHARS = 12
 READERS_SHOWN_MAX = 5
-# A daemon publishes its figures once a second, or at each scan if those are less frequent.
+# A daemon without new statistics for this many seconds is reported:
+# it publishes them once a second, or once per scan of the outboxes if that is less often.
 SILENT_S = 90.0
-# A verification by parts has proven some of it longer before its last run than a full run takes.
+# Parts proven longer than this before the last run
+# were proven by earlier runs; a full run takes less.
 FULL_RUN_NS = 12 * 3600 * 10**9
 
 
 def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a line for each figure of the status that `collect_status` returned."""
+    """Yields a line for each figure in the status that `collect_status` returned."""
     yield from _runtime_files(state)
     for name, value in _figures(state).items():
         yield _line(name, value)
@@ -47,7 +49,7 @@ def format_rate(per_s: float) -> str:
 
 
 def loss_line(loss: Row) -> str:
-    """Formats an entry of the loss ledger: time, producer, range, count, cause."""
+    """Formats an entry of the loss ledger as a line: time, producer, range, count, cause."""
     last = "?" if loss["last"] is None else f"{loss['last']:,}"
     sequences = f"{loss['first']:,} to {last}"
     producer = render.printable(loss["producer"])
@@ -62,7 +64,7 @@ def _line(name: str, value: object) -> str:
 
 
 def _runtime_files(state: Mapping[str, Any]) -> Iterator[str]:
-    """Yields lines for files of the daemon that are missing, wrong, or were put back."""
+    """Yields lines for files of the daemon that are missing, wrong, or were restored."""
     for file in state["runtime_files"]:
         where = f"{file['name']}, {render.printable(file['path'])}"
         if file["problem"]:
@@ -75,7 +77,7 @@ def _runtime_files(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _readers(state: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a line for each user whose reports took the most time of the report process."""
+    """Yields a line for each user whose reports took most of the report process's time."""
     for reader in state["readers"][:READERS_SHOWN_MAX]:
         yield _line(
             "reports",
@@ -89,7 +91,7 @@ def _by_cause(state: Mapping[str, Any]) -> Iterator[str]:
     name = "by cause"
     for cause, totals in state["losses_by_cause"].items():
         if not totals["entries"] or cause == LOST_CLAIMED:
-            continue  # "lost" shows the zero; claims are shown by user
+            continue  # the line "lost" shows zero; claims are shown by user
         unknown = totals["unknown_extent"]
         plural = "" if unknown == 1 else "es"
         more = f", and {unknown:,} loss{plural} of unknown extent" if unknown else ""
@@ -117,7 +119,7 @@ def _of(count: int, what: str, plural: str = "s") -> str:
 
 
 def _others(state: Mapping[str, Any]) -> Iterator[str]:
-    """Yields lines by user: too many outboxes, and what waits, is claimed, refused or ignored."""
+    """Yields lines by user: too many outboxes, waiting events, claims, refusals, ignored input."""
     for user in state["outboxes_by_user"]:
         if user["surplus"]:
             yield _line(
@@ -160,7 +162,7 @@ def _ignored(sender: Mapping[str, Any]) -> str:
 def _figures(state: Mapping[str, Any]) -> dict[str, object]:
     pid, trouble = state["running_pid"], state["trouble"]
     figures: dict[str, object] = {}
-    if trouble:  # first, so that it is not overlooked
+    if trouble:  # shown first, so that it is not overlooked
         began = render.format_time(trouble["since_ns"])
         figures["trouble"] = f"{'since' if pid else 'ended'} {began}: {trouble['what']}"
     figures["daemon"] = _daemon(state)
@@ -299,7 +301,7 @@ def format_size(count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Formats a duration in its largest unit, and in the next one if that is significant."""
+    """Formats a duration in its largest unit, and the next smaller one if that is significant."""
     if seconds < 1:
         return "less than a second"
     for unit, of_s, next_unit, of_next_s in _SPANS:

@@ -20,9 +20,9 @@ from logd.storage.store import COUNTERS
 from logd_wire.query import Row
 
 _BY_CAUSE = ("entries", "events", "unknown_extent")
-# The newest entries of the loss ledger in the status; `logd losses` prints all of them.
+# How many entries of the loss ledger the status shows; `logd losses` prints all of them.
 STATUS_LOSSES_MAX = 10
-# Users and senders in each list, the largest first.
+# How many users or senders each list of the status has, the largest first.
 LISTED_MAX = 10
 
 
@@ -45,7 +45,7 @@ class TrailTotals:
 
 
 def read_trail(config: Config, producers: Iterable[Producer], now_ns: int) -> TrailTotals:
-    """Reads the totals; of the watermarks, those of `producers`. Zeros without a database."""
+    """Reads the totals from the database; zeros without a database."""
     try:
         connection = open_for_reading(config)
     except NoDatabase:
@@ -76,7 +76,7 @@ def read_trail(config: Config, producers: Iterable[Producer], now_ns: int) -> Tr
 
 
 def _watermarks(connection: Connection, producers: Iterable[Producer]) -> dict[Producer, int]:
-    # Of existing outboxes only: clients may have made any number of producers.
+    # Watermarks are read for existing outboxes only: clients may have made any number of producers.
     return {
         (uid, producer_id): watermark
         for uid, producer_id in producers
@@ -87,9 +87,9 @@ def _watermarks(connection: Connection, producers: Iterable[Producer]) -> dict[P
 
 
 def _quarantine_senders(connection: Connection) -> list[dict[str, Any]]:
-    """Returns the senders of the rows that are kept in quarantine, the most rows first."""
+    """Returns the senders of the entries kept in quarantine, those with the most entries first."""
     rows = connection.execute(
-        # SQLite takes the bare column from the row that max() chose.
+        # With max(id), SQLite takes `reason` from the same row.
         "SELECT uid, pid, count(*), max(id), reason FROM quarantine"
         " GROUP BY uid, pid ORDER BY count(*) DESC, max(id) DESC LIMIT ?",
         (LISTED_MAX,),

@@ -1,4 +1,4 @@
-"""What is hashed of a batch: its events, its losses, and the entry that is its leaf in the tree.
+"""Computes the hashes of a batch: of its events, its losses, and its entry, a leaf of the tree.
 
     event   leaf of the tree of the batch's events: its salt and its fields, packed
     loss    leaf of the tree of the batch's losses
@@ -70,7 +70,7 @@ def entry(
 def chained_entry(
     batch_id: int, stored_ns: int, first_event: int, events: int, leaves_hash: bytes, link: bytes
 ) -> bytes:
-    """Returns the data of the leaf of a batch from before trees (`logd.storage.hash_chain`)."""
+    """Returns the data of the leaf of a batch from before the tree (`logd.storage.hash_chain`)."""
     return (
         f"logd/chained-batch@v1\n{batch_id} {stored_ns} {first_event} {events}\n"
         f"{_base64(leaves_hash)}\n{_base64(link)}\n"
@@ -82,9 +82,9 @@ def _base64(digest: bytes) -> str:
 
 
 class Removal:
-    """The hash of one removal: runs of event ids, and new hashes of redacted events.
+    """Computes the hash of one removal: runs of removed ids, and new hashes of redacted events.
 
-    Each of the two is added in the order of ids, independently of the other.
+    Runs and redactions are each added in ascending order of ids, independently of each other.
     """
 
     def __init__(self) -> None:
@@ -92,16 +92,16 @@ class Removal:
         self.events = self.redactions = 0
 
     def add_run(self, first: int, last: int) -> None:
-        """Adds removed events from `first` to `last`, both included."""
+        """Adds the removed events from `first` to `last`, both included."""
         self._runs.update(_packer.pack((first, last)))
         self.events += last - first + 1
 
     def add_redaction(self, event_id: int, new_hash: bytes) -> None:
-        """Adds an event that was redacted."""
+        """Adds an event that was redacted, with its new hash."""
         self._redactions.update(_packer.pack((event_id, new_hash)))
         self.redactions += 1
 
     def hash(self, removal_id: int, kind: str) -> bytes:
-        """Returns the hash over all that was added, 32 bytes."""
+        """Returns the hash over everything that was added, 32 bytes."""
         head = _packer.pack(("removal", removal_id, kind))
         return hashlib.sha256(head + self._runs.digest() + self._redactions.digest()).digest()

@@ -17,7 +17,7 @@ NO_EVENTS: frozenset[int] = frozenset()
 
 @dataclass(frozen=True)
 class LastRows:
-    """The last row of each table that a batch adds to, and the right edge of the tree."""
+    """The numbers of the last rows that a batch adds to, and the right edge of the tree."""
 
     batch: int = 0
     event: int = 0
@@ -30,17 +30,18 @@ class LastRows:
 class BatchRows:
     """The rows of one batch, table by table. `events` and `quarantine` are flat lists of values."""
 
-    ids: dict[Producer, int] = field(default_factory=dict)  # the row's id of each producer
+    ids: dict[Producer, int] = field(default_factory=dict)  # the id of each producer's row
     new_producers: list[tuple[Any, ...]] = field(default_factory=list)
     known_producers: list[tuple[Any, ...]] = field(default_factory=list)
     refusals: list[tuple[int, str, int]] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
-    leaves: list[bytes] = field(default_factory=list)  # also of the events that are not stored
+    # Includes the ids of events that are not stored.
+    leaves: list[bytes] = field(default_factory=list)
     batch: tuple[Any, ...] | None = None
     nodes: list[tuple[Any, ...]] = field(default_factory=list)
     losses: list[tuple[Any, ...]] = field(default_factory=list)
     quarantine: list[Any] = field(default_factory=list)
-    quarantine_first: int = 0  # the oldest row that stays
+    quarantine_first: int = 0  # the number of the oldest row that is kept
     last: LastRows = field(default_factory=LastRows)
 
 
@@ -74,7 +75,7 @@ def build(
 def stored_runs(
     first_event: int, batch: Batch, late: frozenset[int]
 ) -> Iterator[tuple[int, list[tuple[Producer, int, Event]]]]:
-    """Yields the events of the batch that are stored, in runs, each with its first event's id."""
+    """Yields the batch's stored events in runs, each with the id of its first event."""
     if not late:
         yield first_event, batch.events
         return
@@ -86,7 +87,7 @@ def stored_runs(
 
 
 def _add_producers(rows: BatchRows, batch: Batch, last_row: int, now_ns: int, boot_id: str) -> int:
-    """Adds the producers' rows; returns the last row's id."""
+    """Adds the rows of the producers; returns the id of the last row."""
     for producer in batch.producers:
         if producer.row is None:
             last_row += 1
@@ -119,12 +120,14 @@ def _add_events(
         kind, ts_ns, user, props = event
         label, row = of[producer]
         fields = event_id, label, sequence, ts_ns, kind, user, props
-        # `merkle.leaf_hash` of `batch_hash.event_data`, inlined: the two calls cost as much.
+        # This is `merkle.leaf_hash` of `batch_hash.event_data`,
+        # inlined since the two calls took as long.
         leaves.append(hashed(b"\x00" + salt + pack(fields)).digest())
         if late and event_id - first in late:
             event_id += 1
             continue
-        # bytearray: sqlcipher3 looks up adapters for bytes, at twice the price of the insert.
+        # These values are bytearrays: for bytes, sqlcipher3 looks up adapters,
+        # which takes as long as the insert itself.
         values += (event_id, row, sequence, ts_ns, types[kind], user, bind(props), bind(salt))
         event_id += 1
 
@@ -132,7 +135,7 @@ def _add_events(
 def _add_batch(
     rows: BatchRows, batch: Batch, batch_id: int, last: LastRows, now_ns: int
 ) -> merkle.Growing:
-    """Adds the batch's own row, its losses, and what it completes of the tree; returns the tree."""
+    """Adds the batch's row, its losses, and the tree nodes that it completes; returns the tree."""
     events_root = merkle.root(rows.leaves)
     losses = [
         merkle.leaf_hash(
@@ -155,7 +158,7 @@ def _add_batch(
 def _add_quarantine(
     rows: BatchRows, batch: Batch, last_row: int, now_ns: int, rows_max: int
 ) -> int:
-    """Adds the quarantine's rows, the newest `rows_max` at most; returns the last row's id."""
+    """Adds rows to the quarantine, only the newest `rows_max`; returns the id of the last row."""
     newest = last_row + len(batch.quarantine_entries)
     if not batch.quarantine_entries:
         return newest

@@ -1,4 +1,4 @@
-"""The sequence of each producer at the time of a forget: which events were made before it.
+"""The highest sequence of each producer at a forget: it shows which events were made before.
 
 A client's clock may be wrong; a sequence cannot be. So each forget has a number and records, for
 each producer found at the time, the highest existing sequence (its boundary). An event at or below
@@ -24,23 +24,23 @@ from dataclasses import dataclass, field
 from logd.batch import Producer
 from logd.storage.database import Connection
 
-# The most boundaries of one producer. At the limit the last one is raised: events made between two
-# forgets, before the daemon has read anything of that producer, count as made before both.
+# The most boundaries of one producer. At the limit the last one is raised. Then events made
+# between two forgets, with nothing of the producer read in between, count as made before both.
 BOUNDARIES_MAX = 16
-# The directory did not exist: any outbox found in it later was made later.
+# The directory did not exist at the forget, so any outbox found later was made after it.
 NO_OUTBOXES = ""
 
-Key = tuple[int, int]  # uid and producer id
-# A forget's number, and the highest sequence at the time; None: it could not be read.
+Key = tuple[int, int]  # a producer: its uid and id
+# A forget's number, and the highest sequence at that forget; None if it could not be read.
 Row = tuple[int, int | None]
 
 
 @dataclass(frozen=True)
 class SurveyedOutboxes:
-    """The outboxes that a forget found: the last sequence written in each, None if unreadable.
+    """The outboxes that a forget found: the last sequence written in each; None if unreadable.
 
     `outboxes` identifies the directory (`identity`); `surplus` has the users with more files than
-    were listed. `keys` has all producers, also those that need no boundary.
+    were read. `keys` has all producers, also those that need no boundary.
     """
 
     outboxes: str = NO_OUTBOXES
@@ -51,7 +51,10 @@ class SurveyedOutboxes:
 
 @dataclass(frozen=True)
 class Forget:
-    """A row of the table `forget`. `producers` is None until all that was in transit is stored."""
+    """A row of the table `forget`.
+
+    `producers` is None until input in transit at the time is stored.
+    """
 
     id: int
     producers: int | None
@@ -59,30 +62,30 @@ class Forget:
     surplus: frozenset[int]
 
     def knew(self, producer: Producer) -> bool:
-        """Whether that producer was known at the time of the forget, with all its events."""
+        """Whether the producer was known at the forget, with all its events."""
         return self.knew_row(producer.row) and producer.uid not in self.surplus
 
     def knew_row(self, row: int | None) -> bool:
-        """Whether the producer with that row was known at the time of the forget, for any user."""
+        """Whether the producer in that row was known at the forget, whoever its user is."""
         return row is not None and self.producers is not None and row <= self.producers
 
 
 class Boundaries:
-    """The forgets of a database, and the boundaries that are still needed."""
+    """The forgets of a database, and the boundaries that may still be needed."""
 
     def __init__(self, forgets: Mapping[int, Forget], rows: Mapping[Key, list[Row]]) -> None:
         self.rows = dict(rows)
-        self.outboxes = NO_OUTBOXES  # the directory that the daemon reads outboxes from
+        self.outboxes = NO_OUTBOXES  # identifies the directory that the daemon reads
         self._forgets = forgets
         self._latest = forgets[max(forgets)] if forgets else None
 
     @property
     def has_incomplete(self) -> bool:
-        """Whether a forget that ran without a daemon waits for what was in transit then."""
+        """Whether a forget ran without a daemon, and input in transit then may still arrive."""
         return any(forget.producers is None for forget in self._forgets.values())
 
     def is_before(self, producer: Producer, sequence: int, number: int) -> bool | None:
-        """Whether that event was made before the forget of that number; None if unknown."""
+        """Whether the event was made before the forget with that number; None if unknown."""
         forget = self._forgets.get(number)
         if forget is None:
             return None
@@ -96,7 +99,7 @@ class Boundaries:
             if then <= number:
                 last = row
             elif past:
-                after = True  # after a later one
+                after = True  # the event is past the boundary of a later forget
         if past_all and self._latest is not None and self._latest.knew(producer):
             after = True
         if last is not None:
@@ -109,8 +112,9 @@ class Boundaries:
         return False if after else None
 
     def is_before_any(self, producer: Producer, sequence: int | None) -> bool:
-        """Whether input of that producer, of an event or of none, was made before some forget,
-        according to a boundary of its outbox.
+        """Whether input of the producer was made before some forget, by a boundary of its outbox.
+
+        `sequence` is None for input that is no event.
         """
         at = producer.stored + 1 if sequence is None else sequence
         return any(
@@ -119,9 +123,9 @@ class Boundaries:
         )
 
     def is_past_all(self, producer: Producer) -> bool | None:
-        """Whether all events of that producer still to be stored were made after every forget.
+        """Whether all further events of the producer were made after every forget.
 
-        None where the claimed time decides. False where each event has to be checked.
+        It is None if the claimed time decides, and False if each event has to be checked.
         """
         latest = self._latest
         if latest is None:
@@ -149,10 +153,10 @@ class Boundaries:
     def update(
         self, connection: Connection, producers: Iterable[Producer], rows_of: Mapping[Producer, int]
     ) -> dict[Key, list[Row]]:
-        """Deletes boundaries that the batch passes, and adds rows for new producers, inside the
-        transaction that stores it. Returns the changes, for `apply` after the commit.
+        """Deletes boundaries that the batch passes, and adds rows for new producers.
 
-        `rows_of` has each producer's row, also of those that are stored for the first time.
+        Called inside the transaction that stores the batch. `rows_of` has each producer's row, also
+        if it is new. Returns the changes, for `apply` after the commit.
         """
         changed: dict[Key, list[Row]] = {}
         latest = self._latest
@@ -193,8 +197,8 @@ class Boundaries:
     ) -> int:
         """Writes a forget with its boundaries, inside the caller's transaction; returns its number.
 
-        `complete`: all that was in transit to the daemon when the forget began is committed. Reload
-        the boundaries after the commit.
+        `complete` says that all input in transit to the daemon at the forget's beginning is
+        committed. The caller reloads the boundaries after the commit.
         """
         number = max(self._forgets, default=0) + 1
         connection.execute(
@@ -213,8 +217,10 @@ class Boundaries:
 
 
 def complete_forgets(connection: Connection) -> None:
-    """Completes forgets that ran without a daemon, once all that was in transit then is committed:
-    whatever known producers send from now on was made later. Inside the caller's transaction.
+    """Completes forgets that ran without a daemon, after the input then in transit is committed.
+
+    Further events of known producers were made after these forgets. Called inside the caller's
+    transaction.
     """
     _complete_forgets(connection)
     connection.execute(
@@ -241,7 +247,7 @@ def load(connection: Connection) -> Boundaries:
 
 
 def still_to_come(connection: Connection) -> dict[str, int]:
-    """Counts what was made before a forget and still waits in outboxes, of any person.
+    """Counts events that were made before a forget and still wait in outboxes, of any person.
 
     Returns at most how many `events`, of how many `producers`, and how many outboxes are
     `unreadable`.
@@ -258,7 +264,7 @@ def still_to_come(connection: Connection) -> dict[str, int]:
 def identity(boot_id: str, token: str) -> str:
     """Returns a text that identifies a directory of outboxes.
 
-    It differs after each boot, which leaves no old files.
+    The text differs after each boot, which empties the directory.
     """
     return f"{boot_id} {token}"
 
@@ -270,14 +276,14 @@ def _is_same_or_newer(listed: str, now: str) -> bool:
 
 
 def _with(rows: list[Row], number: int, written: int | None) -> list[Row]:
-    """Returns a producer's rows, with the last sequence written at a later forget added."""
+    """Returns a producer's rows with one added: the last sequence written at a later forget."""
     last = rows[-1][1] if rows else None
     if written is None or last is None:
         same = len(rows) > 1 and written is None and rows[-2][1] is None
     else:
         written = max(written, last)
         same = len(rows) > 1 and rows[-2][1] == last == written
-    if same:  # the first and the last forget with that sequence are enough
+    if same:  # of several forgets at the same sequence, the first and the last are kept
         return [*rows[:-1], (number, written)]
     if len(rows) < BOUNDARIES_MAX:
         return [*rows, (number, written)]

@@ -1,4 +1,4 @@
-"""The registry of copies outside the trail, backups and exports, with their expiry.
+"""The registry of copies made of the trail, backups and exports, with their expiry.
 
 A command registers a copy in a short transaction of its own, whether a daemon runs or not: the row
 with its place, and a job for the event, which the daemon stores when it next polls the jobs.
@@ -26,7 +26,7 @@ _EXPORT_ENDED = "trail_exported"
 
 @dataclass(frozen=True)
 class Copy:
-    """Where a copy is, and when it is to be removed; times in nanoseconds since 1970."""
+    """The place of a copy, and when it is to be removed; times in nanoseconds since 1970."""
 
     kind: str
     place: str
@@ -37,7 +37,7 @@ class Copy:
 def register_copy(
     config: Config, copy: Copy, props: Mapping[str, Any], removed: Iterable[str] = ()
 ) -> int:
-    """Registers a copy with the properties of its event, and takes out the copies at `removed`.
+    """Registers a copy with its event's properties, and unregisters the copies at `removed`.
 
     It is on disk on return. Returns the number of the job that stores the event. Raises LogdError
     kinds.
@@ -61,9 +61,9 @@ def register_copy(
 def register_export_end(
     config: Config, copy: Copy, props: Mapping[str, Any], now_ns: int, *, kept: bool
 ) -> None:
-    """Records that an export has ended, and takes it out unless a copy is `kept`.
+    """Records that an export has ended; its copy stays registered only if it is `kept`.
 
-    Raises LogdError kinds.
+    Raises a LogdError.
     """
     with opening.open_for_writing(config) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -88,7 +88,8 @@ def list_copies(connection: Connection) -> list[Copy]:
 def list_unexpired(connection: Connection, now: Reading) -> list[Copy]:
     """Returns copies that may still exist, oldest first; all copies if the clock is not trusted.
 
-    Also one past its expiry whose file is still there: nothing but a backup removes any.
+    A copy past its expiry is included if its file is still there, since only a backup removes such
+    files.
     """
     copies = list_copies(connection)
     if readings.implausible(trail_clock.load(connection), now) is not None:

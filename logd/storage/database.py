@@ -49,7 +49,8 @@ def connect(
 ) -> Connection:
     """Opens the database with its raw 256-bit key, without key derivation.
 
-    `immutable`, with `read_only`: nothing changes the file meanwhile, and nothing is put beside it.
+    With `read_only` and `immutable`, nothing changes the file meanwhile, and SQLite makes no file
+    beside it.
 
     Raises KeyFileError if the key is not this database's (or the first page is damaged: the two
     look the same), NoDatabase or CannotCreate if the file does not exist or cannot be opened.
@@ -70,9 +71,11 @@ def connect(
     except sqlcipher3.Error as error:
         raise CannotCreate(f"{path}: cannot be opened: {error}") from error
     try:
-        connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")  # before any other statement
-        connection.execute("PRAGMA cipher_log_level = NONE")  # errors arrive as exceptions
-        connection.execute("PRAGMA temp_store = MEMORY")  # nothing unencrypted on a disk
+        # The key must be set by the first statement.
+        connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+        connection.execute("PRAGMA cipher_log_level = NONE")  # no log, since errors are raised
+        # Temporary tables are not encrypted, so they are kept in memory.
+        connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if read_only:
@@ -80,13 +83,14 @@ def connect(
         else:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")  # the store does it: it sees errors
+            # Checkpoints are made by `logd.storage.wal`, which sees errors.
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA journal_size_limit = 67108864")
     except sqlcipher3.Error as error:
         connection.close()
         problem = translate(error, path)
         if isinstance(problem, StorageFailed) and _has_no_space(path):
-            problem = _full(path)  # not even the -shm file could be created; nothing was written
+            problem = _full(path)  # the error was that no file could be created, for lack of space
         raise problem from error
     return connection
 
@@ -94,9 +98,9 @@ def connect(
 def copy_into(connection: Connection, target: Path) -> None:
     """Copies the database, as of one moment, into a new or empty file, with the same key.
 
-    Raises DatabaseError. Writers continue meanwhile; their WAL grows until this is done.
+    Raises DatabaseError. Writers continue meanwhile; the WAL grows until the copy is done.
     """
-    # query_only forbids this too, though nothing is written to this database.
+    # query_only forbids VACUUM INTO too, though it does not write to this database.
     (query_only,) = connection.execute("PRAGMA query_only").fetchone()
     connection.execute("PRAGMA query_only = OFF")
     try:
@@ -106,7 +110,7 @@ def copy_into(connection: Connection, target: Path) -> None:
 
 
 def wal_path(path: Path) -> Path:
-    """Returns the path of that database's WAL."""
+    """Returns the path of the WAL of the database at `path`."""
     return path.with_name(path.name + "-wal")
 
 
@@ -126,7 +130,7 @@ def file_bytes(path: Path) -> int:
 def change_key(path: Path, old: bytes, new: bytes) -> None:
     """Encrypts every page with a new key. Raises what `connect` raises, and DatabaseError.
 
-    For a copy that nothing else has open: a kill during this leaves it unusable.
+    Used on a copy that nothing else has open, since a kill during this leaves the file unusable.
     """
     with contextlib.closing(connect(path, old)) as connection:
         connection.execute(f"PRAGMA rekey = \"x'{new.hex()}'\"").fetchall()
@@ -145,15 +149,14 @@ def in_parts(values: Sequence[T]) -> Iterator[list[T]]:
 
 
 def is_interrupt(error: Exception) -> bool:
-    """Whether SQLite stopped because its progress handler asked it to."""
+    """Whether SQLite stopped because its progress handler returned true."""
     return bool(getattr(error, "sqlite_errorcode", 0) == sqlcipher3.SQLITE_INTERRUPT)
 
 
 def damage(error: Exception) -> Exception:
     """Returns the error if it shows that the database's content is damaged.
 
-    Raises NotChecked if it is about reading it at this moment: a lock, too little memory, a failing
-    disk.
+    Raises NotChecked if the error is of this moment: a lock, too little memory, a failing disk.
     """
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ABOUT_CONTENT:
         raise NotChecked(
@@ -200,7 +203,8 @@ def _full(path: Path) -> StorageBusy:
 def _reason(path: Path) -> str:
     """Finds a likely reason for an I/O error, since SQLite does not expose errno.
 
-    The reason is for the message only: it may have been a failed flush, which is never retried.
+    It is for the message only, since the error may have been a failed flush, which is never
+    retried.
     """
     with contextlib.suppress(OSError):
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -230,7 +234,7 @@ def _has_no_space(path: Path) -> bool:
 
 
 def _never_changes(path: Path) -> bool:
-    """Whether the file system is read-only and there is no WAL: SQLite must not create one."""
+    """Whether the file system is read-only without a WAL, which SQLite must not create."""
     try:
         read_only = os.statvfs(path).f_flag & os.ST_RDONLY
     except OSError:

@@ -1,8 +1,8 @@
 """Checks after each commit that the database and its WAL were not removed or replaced.
 
-SQLite continues to write into a removed file and reports success; what is "stored" there is lost
-when the process ends. So such a commit is not confirmed, and the process ends; what only it can
-still read is saved first.
+SQLite continues to write into a removed file and reports success, but the data is lost when the
+process ends. So such a commit is not confirmed, and the process ends, after saving what only it can
+still read.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from logd.atomic_file import sync_path
 from logd.errors import DatabaseGone, LogdError, StorageFailed
 from logd.storage.database import Connection, DatabaseError, copy_into, shm_path, wal_path
 
-_SAVE_S = 3600.0  # at most, for a copy of the whole database
+_SAVE_S = 3600.0  # the most seconds for a copy of the whole database
 _OUTBOXES_KEEP = "Nothing of this commit is confirmed; events wait in their outboxes."
 
 
 class DatabaseFiles:
-    """The files of an open database, as they were when it was opened."""
+    """The identities of an open database's files, as they were when it was opened."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -32,7 +32,7 @@ class DatabaseFiles:
                 self._opened[str(file)] = (status.st_dev, status.st_ino)
 
     def missing(self) -> str | None:
-        """Returns the path of a file that was removed or replaced; None if all are there."""
+        """Returns the path of a file that was removed or replaced; None if none was."""
         for path, opened in self._opened.items():
             try:
                 status = os.lstat(path)
@@ -43,15 +43,15 @@ class DatabaseFiles:
         return None
 
     def ending(self, connection: Connection, missing: str) -> LogdError:
-        """Saves what only `connection` can still read, and returns the error to end with.
+        """Saves data that only `connection` can still read, and returns the error to end with.
 
-        It is moved into the database, or into a copy beside it if the database itself is gone.
+        The data is moved into the database, or into a copy beside it if the database is gone.
         """
         happened = "was replaced" if os.path.lexists(missing) else "was removed"
         if missing != str(self._path):
             saved = self._checkpoint(connection)
             with contextlib.suppress(OSError):
-                # The next start would apply an older WAL and undo what is in the database.
+                # The WAL is moved away, since SQLite would apply an older one at the next start.
                 Path(missing).rename(f"{missing}.foreign-{os.getpid()}")
             return StorageFailed(
                 f"{missing}: {happened} under the running daemon. {saved} {_OUTBOXES_KEEP} Start "
@@ -75,7 +75,7 @@ class DatabaseFiles:
         return self._save(connection)
 
     def _save(self, connection: Connection) -> str:
-        """Copies the whole database into a file beside it, since no file with a name holds it."""
+        """Copies the whole database to a file beside it, since the open one has lost its name."""
         copy = self._path.with_name(f"{self._path.name}.saved-{os.getpid()}")
         try:
             with systemd.extend_watchdog(_SAVE_S):
@@ -90,8 +90,9 @@ class DatabaseFiles:
         return f"Everything it held is saved in {copy}: move that to {self._path}, and start again."
 
     def _is_nameless(self) -> bool:
-        """Whether the open file has no name left. Does not open it again: closing it would drop
-        SQLite's locks.
+        """Whether the open database file has lost all its names.
+
+        The check does not open the file again, since closing it would drop SQLite's locks.
         """
         opened = self._opened[str(self._path)]
         with contextlib.suppress(OSError):

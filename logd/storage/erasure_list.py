@@ -1,11 +1,11 @@
-"""The list of forgotten persons, by token: their late events are erased, in a restored backup too.
+"""The list of forgotten persons, by token: events of theirs that arrive late are erased.
 
 The token is HMAC-SHA256(pepper, user), of the user's canonical spelling (`logd.storage.mentions`);
-of a person of one sender, by uid, the key is a pepper of that uid. The pepper is in the database,
-so that a list of tokens outside it does not reveal who was forgotten. That list is a file beside
-the database and beside every backup: a restored database is brought up to it. It has only a time
-for each token; in the database `logd.storage.boundaries` separates earlier from later events by
-sequence.
+for a person of one sender, the key is a pepper made for that uid. The pepper is in the database, so
+that a list of tokens outside it does not reveal who was forgotten. The list is also a file beside
+the database and beside every backup: persons in it are erased from a restored database. It has only
+a time for each token; in the database `logd.storage.boundaries` separates earlier from later events
+by sequence.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FILE_NAME = "forgotten"
 TOKEN_BYTES = 32
 _PEPPERS_MAX = 1000
 
-# Tokens, each with the time in nanoseconds up to which that person's events are erased.
+# Tokens, each with the time in nanoseconds up to which the person's events are erased.
 Entries = Mapping[bytes, int]
 
 
 class ErasureList:
-    """The persons who were forgotten, and the producers' boundaries at the time."""
+    """The persons who were forgotten, and the producers' boundaries at each forget."""
 
     def __init__(
         self,
@@ -42,8 +42,9 @@ class ErasureList:
         boundaries: Boundaries | None = None,
     ) -> None:
         self._pepper = pepper
-        self._peppers: dict[int, bytes] = {}  # by uid
-        self._numbers = dict(numbers or {})  # of each token's forget; none for a token from a file
+        self._peppers: dict[int, bytes] = {}  # the pepper of each uid
+        # The number of each token's forget; none for a token from a file.
+        self._numbers = dict(numbers or {})
         self.boundaries = boundaries or Boundaries({}, {})
         self.entries: dict[bytes, int] = {}
         self._newest_ns = self._newest_listed_ns = -1
@@ -51,11 +52,11 @@ class ErasureList:
         self._update_newest()
 
     def add(self, entries: Entries) -> None:
-        """Adds entries of a file; of two for the same person the later counts."""
+        """Adds entries from a file; of two entries for one person the later one is kept."""
         for token, until_ns in entries.items():
             if until_ns > self.entries.get(token, -1):
                 self.entries[token] = until_ns
-                self._numbers.pop(token, None)  # a file has no boundaries
+                self._numbers.pop(token, None)  # an entry from a file has no boundaries
         self._update_newest()
 
     def _update_newest(self) -> None:
@@ -64,16 +65,18 @@ class ErasureList:
         self._newest_listed_ns = max(listed, default=-1)
 
     def token(self, user: Value, uid: int | None = None) -> bytes:
-        """The token of that person, or of the person whom senders of that uid call so."""
+        """Returns the token of a person: for all senders, or for senders with that uid."""
         pepper = self._pepper if uid is None else self._pepper_of(uid)
         return hmac.digest(pepper, canonical(user).encode(), "sha256")
 
     def tokens(self, name: Value, uid: int | None = None) -> list[bytes]:
-        """The tokens of which any stands for a person of that name, whoever the sender is; with the
-        uid of a sender also those of that sender's person.
+        """Returns the tokens that stand for a person of that name, for any sender.
+
+        With the uid of a sender, they include the token of that sender's person.
         """
         tokens = [self.token(name)] if uid is None else [self.token(name), self.token(name, uid)]
-        if isinstance(name, str) and canonical(name) != name:  # listed by an earlier version
+        # An earlier version made tokens of the id as it was spelled.
+        if isinstance(name, str) and canonical(name) != name:
             tokens.append(hmac.digest(self._pepper, name.encode(), "sha256"))
         return tokens
 
@@ -87,9 +90,9 @@ class ErasureList:
     def covers(
         self, name: Value, sender: int, producer: Producer, sequence: int, ts_ns: int
     ) -> bool:
-        """Whether an event of that person, or that names that person, is to be erased.
+        """Whether an event by or about the person `name` is to be erased.
 
-        `sender` is the uid that the event is attributed to (`logd.storage.senders`).
+        `sender` is the uid to which `logd.storage.senders` attributes the event.
         """
         for token in self.tokens(name, sender):
             until_ns = self.entries.get(token)
@@ -101,7 +104,7 @@ class ErasureList:
         return False
 
     def check_until_ns(self, producer: Producer) -> int:
-        """The latest claimed time at which events of that producer may need erasing; -1: none."""
+        """Returns the claimed time up to which a producer's events may need erasing; -1: none."""
         past_all = self.boundaries.is_past_all(producer)
         if past_all is None:
             return self._newest_ns
@@ -109,21 +112,21 @@ class ErasureList:
 
 
 def load(connection: Connection) -> ErasureList:
-    """Loads the list of a database."""
+    """Loads the list from a database."""
     (pepper,) = connection.execute("SELECT value FROM secret WHERE name = 'pepper'").fetchone()
     numbers = dict(connection.execute("SELECT token, forget FROM forgotten WHERE forget > 0"))
     return ErasureList(pepper, entries(connection), numbers, boundaries.load(connection))
 
 
 def entries(connection: Connection) -> dict[bytes, int]:
-    """The tokens and times of the list, also in a database of an earlier schema."""
+    """Returns the tokens and times in the list, also from a database of an earlier schema."""
     return dict(connection.execute("SELECT token, until_ns FROM forgotten"))
 
 
 def save(connection: Connection, entries: Entries, number: int = 0) -> None:
-    """Adds to the list in the database, inside the caller's transaction.
+    """Adds entries to the list in the database, inside the caller's transaction.
 
-    `number` is the forget's (`logd.storage.boundaries`); 0 for entries of a file.
+    `number` is that of the forget (`logd.storage.boundaries`), or 0 for entries from a file.
     """
     connection.executemany(
         "INSERT INTO forgotten (token, until_ns, forget) VALUES (?1, ?2, ?3)"
@@ -141,7 +144,8 @@ def file_beside(path: Path) -> Path:
 def read_file(path: Path) -> dict[bytes, int]:
     """Reads the list in a file; empty if it does not exist.
 
-    Raises DatabaseDamaged for an invalid line: skipping it would bring a person back.
+    Raises DatabaseDamaged for an invalid line, since a person in a skipped line would not be
+    erased.
     """
     entries: dict[bytes, int] = {}
     try:
@@ -170,7 +174,8 @@ def read_file(path: Path) -> dict[bytes, int]:
 def merge_file(path: Path, entries: Entries) -> None:
     """Adds entries to the list in a file, atomically; it is on disk on return.
 
-    Its mode is 0600; if root makes it, it gets its folder's owner. Raises LogdError kinds.
+    The file has mode 0600; if root makes it, it gets the owner of its folder. Raises LogdError
+    kinds.
     """
     before = read_file(path)
     merged = dict(before)

@@ -1,6 +1,6 @@
 """Event types: their numbers, and the limit on how many a user may introduce.
 
-A type is a row of the database for ever, and clients name types freely: without a limit one client
+A type stays as a row of the database, and clients choose types freely: without a limit one client
 could make millions. Past `event_types_per_user_max` types of one user id, or `event_types_max` of
 all users, an event of an unknown type goes to quarantine. Known types stay open to everyone, and
 those that this product itself logs are never refused.
@@ -20,8 +20,8 @@ from logd.storage.database import Connection, in_parts, question_marks
 from logd_wire.requests import OTHER_REQUESTS, PAGE_VIEW
 from logd_wire.schema import RESERVED_TYPES, SUBJECTS
 
-# Of the daemon, the client and the site: even when other clients have used up
-# the limit, a login or the reading of a report is stored.
+# Types of the daemon, the client and the site, which are stored even when
+# other clients have used up the limit: a login, or the reading of a report.
 NEVER_REFUSED = (
     RESERVED_TYPES
     | frozenset(SUBJECTS)
@@ -35,7 +35,7 @@ REFUSED = "too many event types"
 
 @dataclass(frozen=True)
 class TypeLimits:
-    """How many types all users together, and each of them, may introduce."""
+    """How many types each user, and all users together, may introduce."""
 
     all_users: int = 5000
     per_user: int = 500
@@ -43,14 +43,15 @@ class TypeLimits:
 
 @dataclass(slots=True)
 class BatchTypes:
-    """The types of one batch: the number of each, and the new ones."""
+    """The types of one batch: the number of each, and which are new."""
 
     ids: dict[str, int]
-    new: dict[str, tuple[int, int]] = field(default_factory=dict)  # number, and uid
+    # For each new type its number, and the uid that introduced it.
+    new: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class EventTypes:
-    """The event types of one database. What a transaction adds counts once it is committed."""
+    """The event types of one database. Those of a transaction count once it is committed."""
 
     def __init__(self, connection: Connection, limits: TypeLimits) -> None:
         self._connection = connection
@@ -61,11 +62,11 @@ class EventTypes:
         ).fetchone()
         self._all_known = count <= len(self._known)
         self._introduced = Counter(introduced_by(connection))
-        # A user above its limit, lowered since, does not use up more of the common one.
+        # A user above a limit that was lowered counts only up to the limit in the sum of all.
         self._total = sum(min(n, limits.per_user) for n in self._introduced.values())
 
     def admit(self, batch: Batch) -> tuple[Batch, BatchTypes]:
-        """Returns the batch without events of a new type over a limit, and the types of the rest.
+        """Returns the batch without events of new types over a limit, and the types of the others.
 
         A refused event goes to quarantine with its sequence, in the same batch.
         """
@@ -76,7 +77,7 @@ class EventTypes:
         if len(types.ids) == len(names):
             return batch, types
         less = batch.copy([])
-        # A copy: the batch itself may be retried.
+        # The list is copied, since the batch itself may be committed again.
         less.quarantine_entries = list(batch.quarantine_entries)
         counted: Counter[int] = Counter()
         for entry in batch.events:
@@ -86,7 +87,7 @@ class EventTypes:
                 if kind not in NEVER_REFUSED:
                     reason = self._one_too_many(uid, counted)
                     if reason is not None:
-                        # Only the name: other fields of the event may contain personal data.
+                        # Only the type is quoted, since other fields may contain personal data.
                         less.add_quarantine(
                             uid, producer.pid, reason, kind.encode(), producer, sequence
                         )
@@ -106,7 +107,7 @@ class EventTypes:
         return None
 
     def require(self, types: BatchTypes, name: str, uid: int) -> None:
-        """Adds an internal event's type to those of the batch, whatever the limits."""
+        """Adds an internal event's type to the types of the batch, whatever the limits are."""
         if name not in types.ids:
             types.ids = {**types.ids, **self._look_up((name,))}
             if name not in types.ids:
@@ -118,7 +119,7 @@ class EventTypes:
         types.ids[name] = number
 
     def _look_up(self, names: Iterable[str]) -> dict[str, int]:
-        """Returns the numbers of those types that the database has."""
+        """Returns the numbers of the given types that the database has."""
         known = self._known
         ids = {name: known[name] for name in names if name in known}
         if not self._all_known:
@@ -127,7 +128,7 @@ class EventTypes:
         return ids
 
     def mark_committed(self, types: BatchTypes) -> None:
-        """Makes the types of a committed transaction known."""
+        """Adds the types of a committed transaction to the known ones."""
         if types.ids is not self._known:
             for name, number in types.ids.items():
                 self._remember(name, number)
@@ -140,13 +141,13 @@ class EventTypes:
     def _remember(self, name: str, number: int) -> None:
         known = self._known
         if name not in known and len(known) >= self._limits.all_users:
-            del known[next(iter(known))]  # the oldest: it can be looked up again
+            del known[next(iter(known))]  # the oldest name is dropped, and can be looked up again
             self._all_known = False
         known[name] = number
 
 
 def load(connection: Connection, names_max: int) -> dict[str, int]:
-    """Returns numbers by name of at most `names_max` types, those with the most events first."""
+    """Returns the numbers of at most `names_max` types, those with the most events first."""
     return dict(
         connection.execute(
             "SELECT name, id FROM event_type ORDER BY events DESC, id LIMIT ?", (names_max,)
@@ -155,7 +156,7 @@ def load(connection: Connection, names_max: int) -> dict[str, int]:
 
 
 def find(connection: Connection, names: Sequence[str]) -> dict[str, int]:
-    """Returns the numbers of those types that the database has."""
+    """Returns the numbers of the given types that the database has."""
     return {
         name: number
         for part in in_parts(names)
@@ -167,7 +168,7 @@ def find(connection: Connection, names: Sequence[str]) -> dict[str, int]:
 
 
 def introduced_by(connection: Connection) -> dict[int, int]:
-    """Returns how many types each user id has introduced, not counting those never refused."""
+    """Returns how many types each user id has introduced, without those that are never refused."""
     never = sorted(NEVER_REFUSED)
     return dict(
         connection.execute(

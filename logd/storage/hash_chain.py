@@ -3,7 +3,7 @@
     event   SHA-256 over the event's salt and its fields, packed
     batch   SHA-256 over the previous batch's hash, its own numbers, its events' hashes, its losses
 
-It is verified as it was, anchors of that time are compared with it, and each of its batches is a
+Such a batch is verified as before, anchors of that time are compared with its hash, and it is a
 leaf of the tree as well (`logd.storage.batch_hash.chained_entry`).
 """
 
@@ -23,14 +23,14 @@ GENESIS = bytes(32)
 
 @dataclass(frozen=True)
 class Chained:
-    """How far the chain reaches: up to that batch and that event. Both are 0 without one."""
+    """The last batch and the last event of the former chain; 0 and 0 if there never was a chain."""
 
     batches: int
     events: int
 
 
 def read_chained(connection: Connection) -> Chained:
-    """Returns how far the chain of a trail reaches that has a tree. Raises DatabaseCorrupt."""
+    """Returns where the former chain of a trail with a tree ends."""
     row = connection.execute("SELECT batches, events FROM chained").fetchone()
     if row is None or not all(type(number) is int for number in row):
         raise DatabaseCorrupt("the record of how far the former hash chain reaches was changed")
@@ -38,7 +38,7 @@ def read_chained(connection: Connection) -> Chained:
 
 
 def combine(hashes: Iterable[bytes]) -> bytes:
-    """Returns one hash over hashes in their order."""
+    """Returns one hash over several hashes in their order."""
     return hashlib.sha256(b"".join(hashes)).digest()
 
 
@@ -56,6 +56,6 @@ def link(
     leaves_hash: bytes,
     losses_hash: bytes,
 ) -> bytes:
-    """Returns the hash of a batch, which the next batch builds on."""
+    """Returns the hash of a batch, from which the hash of the next batch follows."""
     numbers = msgpack.packb((batch_id, stored_ns, first_event, events))
     return hashlib.sha256(previous + numbers + leaves_hash + losses_hash).digest()

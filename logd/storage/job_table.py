@@ -16,16 +16,19 @@ from logd.storage.database import Connection
 
 PRUNE = "prune"
 FORGET = "forget"
-RECORD = "record"  # an internal event, for a command while the daemon runs
+RECORD = "record"  # a job that only stores an internal event
 
 ASKED = "asked"
-CLEAN = "clean"  # all is erased, but its remains in the file are not
-STOPPED = "stopped"  # the clock is not trusted; `trouble` says why, and what to do
+CLEAN = "clean"  # the events are erased, but remains of them are in the file
+STOPPED = "stopped"  # the job has stopped, since the clock is not trusted; `trouble` has the reason
 
 
 @dataclass
 class Job:
-    """A row of the table `job`. `done` of `total` is for display; `outcome` has counts."""
+    """A row of the table `job`.
+
+    `done` of `total` is its progress for display; `outcome` has counts.
+    """
 
     id: int
     kind: str
@@ -40,7 +43,7 @@ class Job:
     finished_ns: int | None = None
 
     def add(self, what: str, number: int) -> None:
-        """Adds `number` to a count of the outcome."""
+        """Adds `number` to one count of the outcome."""
         self.outcome[what] = self.outcome.get(what, 0) + number
 
     def save(self, connection: Connection) -> None:
@@ -65,17 +68,17 @@ def add_job(connection: Connection, kind: str, params: Mapping[str, Any], now_ns
 
 
 def read_job(connection: Connection, job_id: int) -> Job | None:
-    """Returns the job, or None if it does not exist (any more, after a restore)."""
+    """Returns the job; None if it does not exist, for example after a restore."""
     return _one(connection, "id = ?", job_id)
 
 
 def next_job(connection: Connection) -> Job | None:
-    """Returns the next job: records first, cleaning last, so that one vacuum serves many."""
+    """Returns the next job: records first, vacuums last, so that one serves several forgets."""
     return _one(connection, "finished_ns IS NULL ORDER BY kind <> 'record', phase = 'clean', id")
 
 
 def finish_cleaned(connection: Connection, now_ns: int) -> None:
-    """Finishes the jobs that waited for the vacuum, inside the caller's transaction."""
+    """Marks the jobs that waited for the vacuum as done, inside the caller's transaction."""
     connection.execute(
         "UPDATE job SET finished_ns = ?, done = total, trouble = NULL"
         " WHERE finished_ns IS NULL AND phase = ?",

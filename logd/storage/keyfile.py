@@ -18,18 +18,18 @@ from logd.errors import CannotCreate, KeyFileError, SystemRefused, is_shortage
 
 KEY_BYTES = 32
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
-# What the units pass in place of a signing key that is not there, so that they start without one.
+# The units pass this text if there is no signing key, so that they start without one.
 NO_KEY = "none"
 _NEEDED = "Without it the database cannot be opened; restore it from your copy."
 
 
 def new() -> str:
-    """Returns a new key in the form that the file has."""
+    """Returns a new key as the file's text."""
     return secrets.token_hex(32)
 
 
 def create(path: Path, key: bytes | None = None) -> None:
-    """Writes a key, by default a new one; the file and its name are on disk on return.
+    """Writes a key, by default a new one, to a new file; both are on disk on return.
 
     Raises CannotCreate if the file exists.
     """
@@ -41,17 +41,17 @@ def create(path: Path, key: bytes | None = None) -> None:
         file.write((new() if key is None else key.hex()) + "\n")
         file.flush()
         os.fsync(fd)
-    # A database that survives a power cut is lost if its key's name did not.
+    # The name is flushed too, since the database would be lost if its key's name were.
     sync_path(path.parent)
 
 
 def read(path: Path) -> bytes:
-    """Reads the key's 32 bytes, from a credential of the file's name if there is one.
+    """Reads the key's 32 bytes, from a credential with the file's name if there is one.
 
     Raises KeyFileError if it is missing, readable by others, or malformed.
     """
     passed = credential(path.name)
-    # The service manager controls access to a credential by means that its mode does not show.
+    # A credential's access is controlled by the service manager, and not visible in its mode.
     return read_file(passed or path, private=passed is None)
 
 
@@ -71,7 +71,7 @@ def read_signing_key(path: Path) -> bytes | None:
 
 
 def read_file(path: Path, *, private: bool = True) -> bytes:
-    """Reads the key's 32 bytes from that file. `private`: only its owner may be able to read it.
+    """Reads the key's 32 bytes from a file. If `private`, only its owner may be able to read it.
 
     Raises KeyFileError if it is missing, readable by others, or malformed.
     """
@@ -105,7 +105,7 @@ def _parse(path: Path, text: str) -> bytes:
 
 
 def credential(name: str) -> Path | None:
-    """Returns the path of the service manager's credential of that name, or None."""
+    """Returns the path of the service manager's credential with this name, or None."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     path = Path(directory, name) if directory else None
     return path if path is not None and path.is_file() else None

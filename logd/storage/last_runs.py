@@ -1,6 +1,7 @@
 """The last runs of maintenance commands, in a small file beside the database.
 
-`logd status` and the metrics show them, so that a failed one is noticed by more than its log line.
+`logd status` and the metrics show them, so that a failed run is noticed even if nobody reads its
+log line.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PROBLEM_CHARS_MAX = 1000
 
 @dataclass(frozen=True)
 class Run:
-    """The last run of a command: when it ended, when one was last good, and why it failed."""
+    """The last run of a command: its end, the end of the last good run, and why it failed."""
 
     at_ns: int
     ok_ns: int | None = None
@@ -32,13 +33,13 @@ class Run:
 
 
 def path_of(database: Path) -> Path:
-    """The path of the file."""
+    """Returns the path of the file with the last runs."""
     return database.with_name(database.name + ".runs")
 
 
 @contextlib.contextmanager
 def recorded(config: Config, command: str) -> Iterator[None]:
-    """Records how the run of a command in the `with` ends, and why it failed."""
+    """Records how the run of a command, in the `with` block, ends, and why it failed."""
     try:
         yield
     except Exception as error:
@@ -49,7 +50,7 @@ def recorded(config: Config, command: str) -> Iterator[None]:
 
 
 def read_runs(database: Path) -> Mapping[str, Run]:
-    """Reads the file; without a command that never ran, and empty if it cannot be read."""
+    """Returns the last runs by command; empty if none was recorded or the file cannot be read."""
     try:
         found = json.loads(read_regular(path_of(database), FILE_BYTES_MAX))
         return {name: Run(**found[name]) for name in (BACKUP, PRUNE) if name in found}
@@ -64,6 +65,6 @@ def _record(config: Config, command: str, problem: str | None) -> None:
     else:
         runs[command] = replace(runs.get(command, Run(0)), at_ns=now_ns, problem=problem)
     text = json.dumps({name: asdict(run) for name, run in runs.items()}) + "\n"
-    # On a full disk, and for who may not write there: the command's own message says what failed.
+    # Errors (a full disk, no permission) are ignored, since the command reports its own failure.
     with contextlib.suppress(OSError):
         replace_file(path_of(config.database), text.encode("ascii"), config.database.stat())

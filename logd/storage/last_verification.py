@@ -1,6 +1,6 @@
 """The time and result of the last `logd verify`, in a small file beside the database.
 
-It also has what is proven, so that the next incremental run need not prove it again.
+It also records what is proven, so that the next incremental run need not prove that again.
 
 `logd status`, the metrics and the site show it. It is a reminder, not evidence: anyone who may
 write there can change it, and only the tree proves anything.
@@ -20,8 +20,8 @@ from logd.errors import cannot_write
 FILE_BYTES_MAX = 4096
 
 WHOLE = "whole"
-NOT_WHOLE = "not_whole"  # something was changed, removed or cut off
-NOT_PROVEN = "not_proven"  # whole in itself, but the anchors that would prove it are missing
+NOT_WHOLE = "not_whole"  # the trail was changed, or its end cut off
+NOT_PROVEN = "not_proven"  # the trail is whole, but the anchors that would prove it are missing
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def path_of(database: Path) -> Path:
 
 
 def record_verification(config: Config, integrity: Integrity) -> None:
-    """Writes the file atomically, for the database's owner. Raises LogdError kinds."""
+    """Writes the result to its file, atomically, for the database's owner. Raises a LogdError."""
     path = path_of(config.database)
     try:
         text = json.dumps(asdict(integrity)) + "\n"
@@ -61,7 +61,7 @@ def read_verification(database: Path) -> Integrity | None:
     """Returns the last result; None if there is none, or its file cannot be read."""
     try:
         fields = json.loads(read_regular(path_of(database), FILE_BYTES_MAX))
-        # An earlier version's file has no answer.
+        # A file of an earlier version has no `answer`.
         fields.setdefault("answer", WHOLE if fields["whole"] else NOT_WHOLE)
         return Integrity(**fields)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):

@@ -1,4 +1,4 @@
-"""Late erasure: finds the events of forgotten persons in a batch, and mentions of them (pure)."""
+"""Late erasure: finds events by and about forgotten persons in a batch (pure)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Events = list[tuple[Producer, int, Event]]
 
 
 def split(batch: Batch, forgotten: ErasureList, keys: PersonKeys) -> tuple[Events, list[int]]:
-    """The batch's events without mentions of forgotten persons, and the places of those to erase.
+    """Returns the batch's events without mentions of forgotten persons, and which ones to erase.
 
-    Returns the batch's own list if nothing is redacted. In most batches no event is checked: all
-    their producers are known to have made them after every forget.
+    Events to erase are given by their places in the list. It returns the batch's own list if
+    nothing is redacted. In most batches no event is checked, since all producers are known to have
+    made them after every forget.
     """
     check_until_ns = {p: forgotten.check_until_ns(p) for p in batch.producers}
     events = batch.events
@@ -45,8 +46,10 @@ def split(batch: Batch, forgotten: ErasureList, keys: PersonKeys) -> tuple[Event
 def without_excerpts(
     entries: list[QuarantineEntry], forgotten: ErasureList
 ) -> list[QuarantineEntry]:
-    """The quarantine entries, without what is quoted of input that was made before a forget: whose
-    bytes they are is not known. Returns the list itself if nothing changes.
+    """Returns the quarantine entries, without excerpts of input made before a forget.
+
+    The excerpt and the quote in the reason may be data of the person. Returns the same list if
+    nothing changes.
     """
     boundaries = forgotten.boundaries
     late = [

@@ -1,5 +1,7 @@
-"""Where the properties of an event name a person: the one definition for access, erasure and
-reports (pure). shared/PROTOCOL.md explains it to those who log ("Naming persons").
+"""Finds where the properties of an event name a person, for access, erasure and reports (pure).
+
+This is the only definition; shared/PROTOCOL.md explains it to authors of clients ("Naming
+persons").
 
 A value names a person by its place and its spelling (`canonical`). Its place is, at any depth,
 
@@ -29,27 +31,28 @@ from logd_wire.wire import unpack_pairs, unpack_props
 
 ERASED = "(erased)"
 ANOTHER = "(another)"
-# The properties of a map that identify the person whom it describes, spelled as keys may be.
+# The properties of a map that identify the person whom it describes, in the spelling of keys.
 IDENTITY = frozenset({"id", "uid", "pk", "sub", "name"})
-# Keys that logd and its Flask extension write themselves: they name persons whatever is configured.
+# Keys that logd and its Flask extension write themselves; they name persons in any configuration.
 OWN_KEYS = ("user", "login", "actor", "switched_to", "member")
 
 _SEPARATORS = b"_-. "
-_ERASED = re.compile(r"\(erased\)(?: [0-9]+)?")  # not a person, even where a user has that id
+# The text in place of an erased person, which is no id, even if a user has it.
+_ERASED = re.compile(r"\(erased\)(?: [0-9]+)?")
 _MASKED = re.compile(r"\((?:erased|another)\)(?: [0-9]+)?")
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 
 Value = str | int | float
 IsPerson = Callable[[Value], bool]
-# Returns what replaces a value that is in the place of a person; None: it stays.
+# A function that returns what replaces a value in the place of a person; None to keep it.
 _Change = Callable[[Value], str | None]
 
 
 def canonical(value: Value) -> str:
-    """The spelling of an id by which two of them are compared.
+    """Returns the spelling of an id by which ids are compared.
 
-    4711, 4711.0 and "4711.0" are "4711"; of texts that Unicode defines as the same (NFC, NFD) there
-    is one. Nothing else is unified: "007" and "7", "Anna" and "anna" are two persons each.
+    4711, 4711.0 and "4711.0" are "4711"; texts that Unicode defines as the same (NFC, NFD) are one.
+    No other spellings are the same: "007" and "7", "Anna" and "anna" are two persons each.
     """
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
@@ -61,20 +64,20 @@ def canonical(value: Value) -> str:
 
 
 def is_person(user: str) -> IsPerson:
-    """Returns a check whether a value is the id of that user, in whatever spelling."""
+    """Returns a check whether a value is the user's id, in any spelling."""
     wanted = canonical(user)
     return lambda value: canonical(value) == wanted
 
 
 class _Place(Enum):
     NONE = 0
-    ONE = 1  # under a singular key, or in a list under a person key
-    MANY = 2  # under a plural key
-    GROUP = 3  # in a list of a map under a plural key
+    ONE = 1  # a value below a singular key, or in a list below any person key
+    MANY = 2  # a value below a plural key
+    GROUP = 3  # a value in a list of a map below a plural key
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A map as it is stored: a key that comes twice, as in events of earlier versions, is kept."""
+    """A map as it is stored: a repeated key, as in events of earlier versions, is kept."""
 
 
 _CONTAINERS = frozenset({dict, list, _Pairs})
@@ -83,7 +86,7 @@ _KNOWN_MAX, _KNOWN_CHARS_MAX = 10_000, 64
 
 
 class PersonKeys:
-    """The keys under which a value names a person.
+    """The property names (keys) whose value names a person.
 
     A name stands for itself, with `id` and in the plural (`student`: also `students`, `student_id`,
     `studentIds`); case, the separators `_`, `-`, `.` and the Unicode normalisation do not matter. A
@@ -97,23 +100,23 @@ class PersonKeys:
         plural |= {stem + end for stem in stems for end in (b"s", b"ids")}
         self._places = dict.fromkeys(stems | {stem + b"id" for stem in stems}, _Place.ONE)
         self._places |= dict.fromkeys(plural, _Place.MANY)
-        self._known: dict[str, _Place] = {}  # of keys that events had
+        self._known: dict[str, _Place] = {}  # the places of keys that were seen, to save work
 
     def extended(self, names: Iterable[str]) -> PersonKeys:
-        """These keys and further ones."""
+        """Returns person keys that have the given names as well."""
         every = self.names.union(names)
         return self if every == self.names else PersonKeys(every)
 
     def may_name(self, props: bytes) -> bool:
-        """Whether packed properties have a person key: most events are skipped by this alone.
+        """Whether packed properties have a person key; most events are skipped by this check alone.
 
-        False for invalid msgpack, which is unreadable for everyone; `verify` reports it.
+        False for invalid msgpack, which `verify` reports.
         """
         try:
             opened, none = unpack_props(props), _Place.NONE
             if type(opened) is not dict:
                 return False
-            # A map with a head of up to 15 keys that unpacks to as many has none of them twice.
+            # A map has no key twice if its head has the number of keys that were unpacked.
             plain = props[0] - _FIXMAP == len(opened)
             for key, value in opened.items():
                 if (self._known.get(key) or self._place_of(key)) is not none:
@@ -133,22 +136,25 @@ class PersonKeys:
         return any(item.__class__ in _CONTAINERS and self._has_person_key(item) for item in value)
 
     def mentions(self, props: bytes, is_person: IsPerson) -> bool:
-        """Whether the packed properties name such a person. Raises Malformed."""
+        """Whether the packed properties name a person for whom the check is true.
+
+        Raises Malformed.
+        """
         return self.redact(props, is_person) is not None
 
     def persons(self, props: Mapping[str, Any]) -> set[str]:
-        """The persons whom the properties name, each as it is spelled there."""
+        """Returns the persons whom the properties name, each in the spelling used there."""
         found: set[str] = set()
 
         def collect(value: Value) -> None:
-            # 1e+17, as text, is not 100000000000000000.
+            # Text is kept as it is, since "1e+17" is not the id 100000000000000000.
             found.add(value if isinstance(value, str) else canonical(value))
 
         self._changed(props, collect, _Place.NONE)
         return {name for name in found if not _MASKED.fullmatch(name)}
 
     def redact(self, props: bytes, is_person: IsPerson) -> bytes | None:
-        """The packed properties with `(erased)` for each such person; None if they name none.
+        """Returns the packed properties with `(erased)` in place of the person; None if not named.
 
         Raises Malformed for invalid msgpack.
         """
@@ -164,9 +170,9 @@ class PersonKeys:
         return None if after is before else _packed(after)
 
     def without_others(self, props: Mapping[str, Any], is_person: IsPerson) -> dict[str, Any]:
-        """The properties with `(another)` for every other person.
+        """Returns the properties with `(another)` in place of every other person.
 
-        Data about one person can then be handed over without revealing another.
+        So data about one person can be handed over without revealing another.
         """
 
         def change(value: Value) -> str | None:
@@ -180,12 +186,12 @@ class PersonKeys:
             place = self._places.get(_normal(key), _Place.NONE)
             if len(key) <= _KNOWN_CHARS_MAX:
                 if len(self._known) >= _KNOWN_MAX:
-                    self._known.clear()  # clients may invent any number of keys
+                    self._known.clear()  # emptied, since clients may invent any number of keys
                 self._known[key] = place
         return place
 
     def _changed(self, value: Any, change: _Change, place: _Place) -> Any:
-        """The value itself if nothing in it changes."""
+        """Returns the value with its persons replaced; the same object if nothing changes."""
         if isinstance(value, _Pairs):
             made: Any = _Pairs(self._changed_items(value, change, place))
             same = all(a is c and b is d for (a, b), (c, d) in zip(value, made, strict=True))
@@ -203,7 +209,7 @@ class PersonKeys:
         if place is _Place.NONE or isinstance(value, bool) or not isinstance(value, Value):
             return value
         if place is not _Place.ONE and not isinstance(value, str):
-            return value  # a count, or a figure
+            return value  # the number is a count, or a figure about a person
         new = change(value)
         return value if new is None else new
 
@@ -241,7 +247,7 @@ def _is_identity(key: str) -> bool:
 
 
 def _free(key: str, taken: set[str]) -> str:
-    """The key, with a number if the map has it already: two persons of it may be erased."""
+    """Returns the key, with a number if the map has it: several erased persons may be keys."""
     number, free = 1, key
     while free in taken:
         number += 1
@@ -269,5 +275,5 @@ def _packed(value: Any) -> bytes:
     return bytes(packer.bytes())
 
 
-# With the keys of a logd.toml that sets none.
+# The person keys of a logd.toml that sets none.
 DEFAULT_KEYS = PersonKeys(DEFAULTS["person_keys"])

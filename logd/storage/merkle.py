@@ -15,30 +15,31 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 HASH_BYTES = 32
-EMPTY = sha256(b"").digest()  # the root of a tree without leaves
+EMPTY = sha256(b"").digest()  # the root of a tree without leaves, as RFC 9162 defines it
 
-# The hash of a block.
+# A function that returns the hash of the block at a level and position.
 Block = Callable[[int, int], bytes]
 
 
 def leaf_hash(data: bytes) -> bytes:
-    """Returns the hash of a leaf with that data."""
+    """Returns the hash of a leaf with the given data."""
     return sha256(b"\x00" + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Returns the hash of a node with those two children."""
+    """Returns the hash of a node with the two given children."""
     return sha256(b"\x01" + left + right).digest()
 
 
 def root(hashes: Sequence[bytes]) -> bytes:
-    """Returns the root of the tree over these leaves' hashes."""
+    """Returns the root of the tree over the given hashes of leaves."""
     if not hashes:
         return EMPTY
     level, hashed = hashes, sha256
     while len(level) > 1:
         pairs = iter(level)
-        # Inlined, since this runs once for each event: a call costs as much as the hash.
+        # The hash is computed inline, since this runs once for each event,
+        # and a call costs as much as the hash.
         nodes = [
             hashed(b"\x01" + left + right).digest()
             for left, right in zip(pairs, pairs, strict=False)
@@ -54,16 +55,17 @@ class Growing:
     """The right edge of a tree: its largest complete blocks, from the left."""
 
     size: int = 0
-    blocks: list[bytes] = field(default_factory=list)  # one for each 1 in the size's binary form
+    # One block for each 1 in the size's binary form.
+    blocks: list[bytes] = field(default_factory=list)
 
     def append(self, leaf: bytes) -> list[bytes]:
-        """Appends a leaf's hash; returns the blocks that it completes, level 0 first."""
+        """Appends a leaf's hash; returns the blocks that it completes, from level 0 on."""
         return self.append_block(0, leaf)
 
     def append_block(self, level: int, block: bytes) -> list[bytes]:
-        """Appends a block, and returns those that it completes. The size must be a multiple of it.
+        """Appends a block; returns the blocks that it completes.
 
-        Raises ValueError if it is not.
+        Raises ValueError unless the number of leaves so far is a multiple of the block's.
         """
         if self.size & ((1 << level) - 1):
             raise ValueError(f"a block of level {level} cannot begin at leaf {self.size}")
@@ -76,11 +78,11 @@ class Growing:
         return completed
 
     def copy(self) -> Growing:
-        """Returns another one, which grows apart from this one."""
+        """Returns a copy, which grows independently of this tree."""
         return Growing(self.size, [*self.blocks])
 
     def root(self) -> bytes:
-        """Returns the root."""
+        """Returns the root of the tree."""
         return _fold(self.blocks)
 
 
@@ -113,7 +115,7 @@ def root_of(first: int, end: int, block: Block) -> bytes:
 
 
 def inclusion_proof(index: int, size: int, block: Block) -> list[bytes]:
-    """Returns the proof that the leaf `index` is in the tree of `size` leaves."""
+    """Returns the proof that the leaf at `index` is in the tree of `size` leaves."""
     if not 0 <= index < size:
         raise ValueError(f"no leaf {index} in a tree of {size}")
     proof, first, end = [], 0, size
@@ -130,12 +132,13 @@ def inclusion_proof(index: int, size: int, block: Block) -> list[bytes]:
 
 
 def consistency_proof(old: int, new: int, block: Block) -> list[bytes]:
-    """Returns the proof that the tree of `old` leaves is the beginning of that of `new` leaves."""
+    """Returns the proof that the tree of `old` leaves is the beginning of the tree of `new`."""
     if not 0 <= old <= new:
         raise ValueError(f"a tree of {old} leaves is not the beginning of one of {new}")
     if old in (0, new):
         return []
-    proof, first, end, whole = [], 0, new, True  # whole: the old tree itself, which is known
+    # The whole old tree, whose root is known, is left out of the proof.
+    proof, first, end, whole = [], 0, new, True
     while old != end:
         middle = first + _left_leaves(end - first)
         if old <= middle:
@@ -151,9 +154,9 @@ def consistency_proof(old: int, new: int, block: Block) -> list[bytes]:
 
 
 def root_by_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> bytes:
-    """Returns the root that the proof of a leaf gives. Raises ValueError for one that is none.
+    """Returns the root that a leaf and its proof give. Raises ValueError if the proof is malformed.
 
-    RFC 9162, section 2.1.3.2.
+    The algorithm is that of RFC 9162, section 2.1.3.2.
     """
     if not 0 <= index < size:
         raise ValueError(f"no leaf {index} in a tree of {size}")
@@ -176,9 +179,9 @@ def root_by_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes]
 def is_consistent(
     old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
 ) -> bool:
-    """Whether the proof shows that the old tree is the beginning of the new one.
+    """Whether the proof shows that the old tree is the beginning of the new tree.
 
-    RFC 9162, section 2.1.4.2.
+    The algorithm is that of RFC 9162, section 2.1.4.2.
     """
     if not 0 <= old <= new:
         return False
@@ -209,5 +212,5 @@ def is_consistent(
 
 
 def _left_leaves(leaves: int) -> int:
-    """The largest power of two below that number."""
+    """Returns the largest power of two below the number."""
     return 1 << ((leaves - 1).bit_length() - 1)

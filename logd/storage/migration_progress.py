@@ -1,4 +1,4 @@
-"""Reports how far a migration of the database is, while the start of the daemon waits for it."""
+"""Reports the progress of a migration, during which the daemon's start waits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("logd")
 
 
 class MigrationProgress:
-    """Logs at intervals that a statement over all events still runs, and for how long.
+    """Logs at intervals that a statement over all events still runs, and since when.
 
     It also extends the service manager's timeout, so that a long start is not considered a hang.
     """
@@ -28,11 +28,11 @@ class MigrationProgress:
 
     @contextmanager
     def of(self, connection: Connection, what: str) -> Iterator[None]:
-        """Reports progress while `what` runs on that connection."""
+        """Reports progress while the statement `what` runs on the connection."""
 
         def report() -> int:
             self._report(what, time.monotonic())
-            return 0  # continue
+            return 0  # returning 0 lets SQLite continue
 
         connection.set_progress_handler(report, PROGRESS_STEPS)
         try:

@@ -1,4 +1,4 @@
-"""The schema, as an ordered list of migrations that is only appended to.
+"""The schema, as an ordered list of migrations to which new ones are only appended.
 
 Each migration and its record are one transaction. A database with a migration that this program
 does not know is newer than the program, and is refused.
@@ -354,7 +354,7 @@ class OlderSchema(LogdError):
 
 
 def schema_version(connection: Connection) -> int:
-    """Returns the number of migrations that the database has; 0 for an empty one."""
+    """Returns the number of migrations applied to the database; 0 for an empty database."""
     exists = connection.execute(
         "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migration'"
     ).fetchone()
@@ -364,7 +364,7 @@ def schema_version(connection: Connection) -> int:
 
 
 def check_not_newer(connection: Connection) -> int:
-    """Returns the schema's version. Raises NewerSchema if this program does not know it."""
+    """Returns the version of the schema. Raises NewerSchema if this program does not know it."""
     version = schema_version(connection)
     if version > len(MIGRATIONS):
         raise NewerSchema(
@@ -414,6 +414,6 @@ def migrate(connection: Connection, now_ns: int) -> int:
 
 
 def split(script: str) -> list[str]:
-    """Splits a script without string literals into statements; executescript would commit."""
+    """Splits a script without string literals into statements, since executescript would commit."""
     lines = (line.split("--", 1)[0] for line in script.splitlines())
     return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]

@@ -18,9 +18,9 @@ from logd.storage.store import Store
 
 
 def check_database(config: Config, made: bool) -> None:
-    """Raises DatabaseDamaged if a database was made here (`made`) and is empty or gone.
+    """Raises DatabaseDamaged if the database was made earlier (`made`) and is empty or gone.
 
-    Otherwise a new trail would begin by accident.
+    Without this check a new trail would begin by accident.
     """
     try:
         length = config.database.stat().st_size
@@ -35,8 +35,9 @@ def check_database(config: Config, made: bool) -> None:
 
 
 def open_store(config: Config, key: bytes, now_ns: int, path: Path | None = None) -> Store:
-    """Opens the instance's database, or a copy of it at `path`, as its only writer, with the
-    instance's limits; brings its schema up to date. Raises LogdError kinds.
+    """Opens the instance's database, or a copy of it at `path`, as its only writer.
+
+    The store has the instance's limits, and its schema is brought up to date. Raises a LogdError.
     """
     return Store(
         path or config.database,
@@ -51,9 +52,9 @@ def open_store(config: Config, key: bytes, now_ns: int, path: Path | None = None
 
 @contextlib.contextmanager
 def open_for_writing(config: Config) -> Iterator[Connection]:
-    """Opens the database for a short transaction beside a running daemon. Raises LogdError kinds.
+    """Opens the database for a short transaction beside a running daemon. Raises a LogdError.
 
-    The schema must be this program's.
+    The database must have this program's schema.
     """
     connection = connect(config.database, keyfile.read(config.key_file))
     try:
@@ -67,7 +68,7 @@ def open_for_writing(config: Config) -> Iterator[Connection]:
 
 
 def open_for_reading(config: Config) -> Connection:
-    """Opens the database read-only, also while the daemon writes. Raises LogdError kinds."""
+    """Opens the database read-only, also while the daemon writes. Raises a LogdError."""
     check_database(config, instance_lock.read_lock_page(config.lock_file)[1].made)
     try:
         connection = connect(config.database, keyfile.read(config.key_file), read_only=True)
@@ -90,9 +91,9 @@ def open_for_reading(config: Config) -> Connection:
 
 
 def open_for_events(config: Config) -> Connection:
-    """Opens the database read-only for pages of events, which need this program's schema.
+    """Opens the database read-only for pages of events. Raises a LogdError.
 
-    Raises LogdError kinds.
+    The database must have this program's schema.
     """
     connection = open_for_reading(config)
     try:

@@ -1,4 +1,4 @@
-"""Reads producers: the state of one, and those that can send no more."""
+"""Reads producers from the database: the state of one, and those that can send no more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAGE_ROWS = 1000
 
 
 def load(connection: Connection, uid: int, producer_id: int) -> Producer:
-    """Loads that producer's state; a new producer when nothing of it is stored."""
+    """Loads a producer's state; returns a new producer if nothing of it is stored."""
     row = connection.execute(
         "SELECT id, p.watermark, ended, pid, coalesce(r.watermark, 0),"
         " (SELECT coalesce(sum(events), 0) FROM refusal WHERE producer = p.id) FROM producer p"
@@ -33,8 +33,8 @@ def load(connection: Connection, uid: int, producer_id: int) -> Producer:
 def unfinished(connection: Connection, boot_id: str) -> Iterator[tuple[int, int, str] | None]:
     """Yields producers (uid, id, cause of loss) that can send no more, except by an outbox.
 
-    They are of an earlier boot, or had an outbox and their process has ended (one that still runs
-    continues with another producer, whose farewell has the numbers). Where their sequence ended is
+    They are of an earlier boot, or had an outbox and their process has ended. (A process that still
+    runs continues with another producer, and sends a farewell for this one.) Their last sequence is
     not known. Yields None after each page of rows, so that the caller can commit.
     """
     last = 0

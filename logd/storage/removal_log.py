@@ -1,4 +1,4 @@
-"""The record of removed events: their ids, the removal that took them out, and their leaves.
+"""Records removed events: their ids, the removal that took them out, and their leaves.
 
 The hash over a removal is recorded in an internal event, so that it is part of the trail.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from logd.storage import batch_hash, merkle
 from logd.storage.database import Connection
 
-# Kinds of removal; the counters have the same names.
+# The kinds of removal, which are also the names of the counters.
 PRUNED = "pruned"
 ERASED = "erased"
 
@@ -34,10 +34,10 @@ def record(
     ids: Iterable[int],
     redactions: Mapping[int, bytes],
 ) -> dict[str, Any]:
-    """Records a removal, inside the caller's transaction; returns the properties of the internal
-    event with the id `internal_event_id`.
+    """Records a removal, inside the caller's transaction; returns the internal event's properties.
 
-    `ids` are of the removed events, ascending; `redactions` has the new leaf of each redacted one.
+    The internal event will have the id `internal_event_id`. `ids` are those of the removed events,
+    ascending; `redactions` has the new leaf of each redacted event.
     """
     (removal_id,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM removal").fetchone()
     hashed = batch_hash.Removal()
@@ -68,17 +68,18 @@ def record(
 
 
 def keep_leaves(connection: Connection, leaves: Mapping[int, bytes]) -> None:
-    """Keeps leaves that can no longer be computed. Of two for one event the first counts."""
+    """Stores leaves that can no longer be computed; a leaf that is stored already is kept."""
     connection.executemany(
         "INSERT OR IGNORE INTO leaf (event, hash) VALUES (?, ?)", sorted(leaves.items())
     )
 
 
 def merge_leaves(connection: Connection, first: int, end: int) -> None:
-    """Merges the kept leaves of removed events into blocks, for the batch of the events from
-    `first` to before `end`.
+    """Merges the kept leaves of a batch's removed events into blocks.
+
+    The batch's events are those from `first` to before `end`.
     """
-    # The leaf of a redacted event stays: the event is there, and has another hash now.
+    # The leaf of a redacted event is not merged, since the event is there and has another hash now.
     kept = {
         (level, (event - first) >> level): digest
         for event, level, digest in connection.execute(
@@ -89,7 +90,8 @@ def merge_leaves(connection: Connection, first: int, end: int) -> None:
     }
     before = set(kept)
     waiting = sorted(kept)
-    for level, position in waiting:  # it grows: a merged block may merge further
+    # The list grows in the loop, since a merged block may merge further.
+    for level, position in waiting:
         pair = (level, position & ~1), (level, position | 1)
         if all(half in kept for half in pair):
             above = level + 1, position >> 1

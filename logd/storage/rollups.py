@@ -1,9 +1,9 @@
-"""Roll-ups: what dashboards query often, updated in the batch's own transaction.
+"""Roll-ups: totals that dashboards query often, updated in the batch's own transaction.
 
 The latest event is the latest in time, then by attempt, then by storing: outboxes are read in any
-order. The first is the earliest in time. A roll-up holds what the stored events say, no more:
-removing events recounts it. `verify` recomputes those by subject with the same functions, those by
-day with one statement.
+order. The first is the earliest in time. A roll-up is of stored events only: when events are
+removed, it is recounted. `verify` recomputes roll-ups by subject with the same functions, and those
+by day with one statement.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from logd_wire.wire import Event, unpack_props
 
 DAY_NS = 86_400 * 10**9
 
-# How the sum over more events is added to a row, by time.
+# SQL that adds the sum over more events to a row; the latest event is the latest in time.
 DAY_CONFLICT = "events = events + excluded.events"
 _LATER = "(excluded.last_ts_ns, excluded.last_attempt) >= (last_ts_ns, last_attempt)"
 _BEST = (
@@ -35,7 +35,7 @@ SUBJECT_CONFLICT = (
     f" last_attempt = iif({_LATER}, excluded.last_attempt, last_attempt),"
     f" last_ts_ns = max(last_ts_ns, excluded.last_ts_ns), {_BEST}"
 )
-# The same of schemas before the migration "latest in time", for events that were stored later.
+# SQL that does so in schemas before the migration "latest in time": the latest stored event counts.
 SUBJECT_CONFLICT_BY_STORING = (
     "events = events + excluded.events, last_ts_ns = excluded.last_ts_ns,"
     f" last_value = excluded.last_value, {_BEST}"
@@ -46,7 +46,7 @@ SubjectKey = tuple[str, str, str]
 
 
 class SubjectEvent(NamedTuple):
-    """What a roll-up by subject takes of one event; `attempt` is 0 without a number."""
+    """What a roll-up by subject takes from one event; `attempt` is 0 if the event has none."""
 
     subject: str
     value: float | None
@@ -55,7 +55,7 @@ class SubjectEvent(NamedTuple):
 
 @dataclass(slots=True)
 class SubjectRow:
-    """One user's state in one subject: attempts, first and last time, latest and best value."""
+    """A user's state in one subject: attempts, first and last time, latest and best value."""
 
     events: int
     first_ts_ns: int
@@ -65,7 +65,7 @@ class SubjectRow:
     last_attempt: int = 0
 
     def add(self, ts_ns: int, value: float | None, attempt: int) -> None:
-        """Counts an event that was stored after the others."""
+        """Adds an event that was stored after the others."""
         self.events += 1
         self.first_ts_ns = min(self.first_ts_ns, ts_ns)
         if (ts_ns, attempt) >= (self.last_ts_ns, self.last_attempt):
@@ -73,7 +73,7 @@ class SubjectRow:
         self._add_best(value)
 
     def add_by_storing(self, ts_ns: int, value: float | None) -> None:
-        """Does the same as schemas did before the migration "latest in time"."""
+        """Adds an event as schemas did before the migration "latest in time"."""
         self.events += 1
         self.last_ts_ns, self.last_value = ts_ns, value
         self._add_best(value)
@@ -84,7 +84,7 @@ class SubjectRow:
 
 
 class Rollups:
-    """Sums up events in the order of storing; with `by_time` false as older schemas did."""
+    """Sums up events in the order of storing; with `by_time` false, as older schemas did."""
 
     def __init__(self, *, by_time: bool = True) -> None:
         self.days: Counter[DayKey] = Counter()
@@ -109,7 +109,7 @@ class Rollups:
 
 
 def subject_of(event_type: str, props: Mapping[str, Any]) -> SubjectEvent | None:
-    """What the roll-up takes of an event of a type with subjects; None without a subject."""
+    """Returns what a roll-up takes from an event of a type with subjects; None without one."""
     definition = SUBJECTS[event_type]
     subject = props.get(definition.key)
     if not isinstance(subject, str | int):
@@ -128,15 +128,15 @@ def _number(value: object) -> float | None:
 
 
 def by_time(connection: Connection) -> bool:
-    """Whether the roll-ups by subject are by time; in older schemas they are by storing."""
+    """Returns whether the latest event is by time; in older schemas it is the last stored."""
     columns = connection.execute("PRAGMA table_info(rollup_subject)").fetchall()
     return any(column[1] == "last_attempt" for column in columns)
 
 
 def add_functions(connection: Connection) -> None:
-    """Adds the functions with which the migration "latest in time" reads events' properties."""
+    """Adds the SQL functions with which the migration "latest in time" reads properties."""
 
-    @lru_cache(maxsize=1)  # each is called for the same event
+    @lru_cache(maxsize=1)  # cached, since both functions are called for the same event
     def parts(event_type: str, props: bytes) -> tuple[str | None, float | None, int]:
         return subject_of(event_type, unpack_props(props)) or (None, None, 0)
 
@@ -172,7 +172,7 @@ def update(
 
 
 def subject_rows(rollups: Rollups, types: Mapping[str, int]) -> list[tuple[Any, ...]]:
-    """Returns the rows of `rollup_subject` that the sums give."""
+    """Returns the rows of `rollup_subject` for the sums."""
     return [
         (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
         + (row.last_value, row.best_value, row.last_attempt)

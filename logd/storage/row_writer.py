@@ -10,7 +10,8 @@ from logd.storage import removal_log
 from logd.storage.batch_rows import BatchRows
 from logd.storage.database import Connection
 
-# A statement of many rows runs without the GIL and binds all at once; these sizes stay prepared.
+# Numbers of rows in a statement, largest first: it binds all of them
+# and runs without the GIL. With few sizes, all statements stay prepared.
 ROWS_PER_STATEMENT = (2000, 200, 20, 1)
 
 
@@ -41,14 +42,15 @@ def insert_rows(connection: Connection, rows: BatchRows) -> None:
             " VALUES (?, ?, ?, ?, ?, ?)",
             rows.losses,
         )
-    if rows.quarantine_first > 1:  # bounded: the newest rows stay, the counters include all
+    if rows.quarantine_first > 1:  # only the newest rows stay; the counters include all
         connection.execute("DELETE FROM quarantine WHERE id < ?", (rows.quarantine_first,))
     _insert(connection, "quarantine", rows.quarantine, columns=9)
 
 
 def _insert(connection: Connection, table: str, values: list[Any], columns: int) -> None:
-    """Inserts the rows of a flat list, many in each statement: `executemany` takes the GIL back for
-    each row.
+    """Inserts the rows in a flat list of values, many with each statement.
+
+    `executemany` would take the GIL again for each row.
     """
     row_marks = f"({', '.join('?' * columns)})"
     start = 0
@@ -63,7 +65,7 @@ def _insert(connection: Connection, table: str, values: list[Any], columns: int)
 def count_batch(
     connection: Connection, batch: Batch, rows: BatchRows, *, erased: int, internal: int
 ) -> None:
-    """Adds the batch's numbers to the counters; `internal` of its events are logd's own."""
+    """Adds the batch's numbers to the counters; `internal` is how many of its events logd wrote."""
     changes = {
         "stored": len(batch.events),
         "own": internal,
@@ -79,7 +81,7 @@ def count_batch(
 
 
 def add_to_counters(connection: Connection, changes: Mapping[str, int]) -> None:
-    """Adds each number to the counter of that name."""
+    """Adds each number to the counter with that name."""
     connection.executemany(
         "INSERT INTO counter VALUES (?, ?)"
         " ON CONFLICT DO UPDATE SET value = value + excluded.value",

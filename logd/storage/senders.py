@@ -1,6 +1,6 @@
-"""Which sender an event belongs to: the uid of its producer, according to the kernel.
+"""Determines the sender of an event: the uid of its producer, as the kernel reports it.
 
-`report_read` is written by logd itself; it belongs to the sender that asked for the report. Other
+`report_read` is written by logd itself; its sender is the one who requested the report. Other
 internal events belong to no application.
 """
 
@@ -19,24 +19,25 @@ _PRODUCERS_MAX = 10_000
 
 @dataclass(frozen=True)
 class Person:
-    """A person: the user's id, and the uids of the senders that mean this person by it; None: all
-    senders do.
+    """A person: the user's id, and the uids of the senders that mean this person by it.
+
+    `uids` is None if all senders mean this person.
     """
 
     user: str
     uids: tuple[int, ...] | None = None
 
     def is_named(self, value: Value) -> bool:
-        """Whether a value in the place of a person is this person's id, in whatever spelling."""
+        """Whether a value in the place of a person is this person's id, in any spelling."""
         return canonical(value) == canonical(self.user)
 
     def is_of(self, uid: int) -> bool:
-        """Whether an event of that sender can be about this person."""
+        """Whether an event from the sender with that uid can be about this person."""
         return self.uids is None or uid in self.uids
 
 
 def sender_of(producer_uid: int, event_type: str, props: bytes) -> int:
-    """The uid that an event is attributed to."""
+    """Returns the uid of the sender of an event."""
     if event_type != REPORT_READ:
         return producer_uid
     try:
@@ -47,7 +48,7 @@ def sender_of(producer_uid: int, event_type: str, props: bytes) -> int:
 
 
 class Senders:
-    """The senders of stored events."""
+    """Finds the senders of stored events."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -55,7 +56,7 @@ class Senders:
         self._reading: int | None = event_types.find(connection, [REPORT_READ]).get(REPORT_READ)
 
     def find(self, producer: int, type_id: int, props: bytes) -> int:
-        """The uid that an event is attributed to, by the rows of its producer and type."""
+        """Returns the uid of the sender of an event, given the rows of its producer and type."""
         if type_id == self._reading:
             return sender_of(self._uid(producer), REPORT_READ, props)
         return self._uid(producer)
@@ -63,12 +64,13 @@ class Senders:
     def _uid(self, producer: int) -> int:
         if producer not in self._uids:
             if len(self._uids) >= _PRODUCERS_MAX:
-                self._uids.clear()  # clients may have invented any number of producers
+                # The cache is emptied, since clients may have made any number of producers.
+                self._uids.clear()
             row = self._connection.execute("SELECT uid FROM producer WHERE id = ?", (producer,))
             (self._uids[producer],) = row.fetchone()
         return self._uids[producer]
 
     @property
     def reading_type(self) -> int | None:
-        """The row of the type `report_read`, if there is one."""
+        """The row of the type `report_read`; None if there is none."""
         return self._reading

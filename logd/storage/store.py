@@ -43,18 +43,22 @@ from logd.storage.tree_head import Head, HeadsOnDisk
 from logd_wire.rendezvous import current_boot_id
 from logd_wire.wire import Event
 
-# `stored` is of all time; `own`, logd's internal events, is a part of it, and so are removed ones.
+# `stored` counts the events of all time.
+# `own`, logd's internal events, are a part of it, and so are the removed ones.
 COUNTERS = (
     *("stored", "lost", "quarantined", "quarantined_events", "duplicates_ignored", "commits"),
     *("lost_claimed", "own", removal_log.PRUNED, removal_log.ERASED),
 )
 
-# The work of an administrative transaction, on the tables and the batch of internal events.
+# Work of an administrative transaction, on the tables and on its batch of internal events.
 Work = Callable[[Connection, Batch], None]
 
 
 class Store:
-    """The open database. Raises LogdError kinds; after anything but StorageBusy, stop using it."""
+    """The open database.
+
+    Raises a LogdError; after any but StorageBusy, it must not be used again.
+    """
 
     def __init__(
         self,
@@ -95,36 +99,39 @@ class Store:
         self._last = _last_rows(self._connection, self._heads.newest)
         self._connection.execute(f"PRAGMA busy_timeout = {wal.BUSY_TIMEOUT_RUNNING_MS}")
         self.erasure_list = erasure_list.load(self._connection)
-        # The producer of logd's internal events, new for each process.
+        # The producer of logd's internal events is new for each process.
         self._internal = Producer(uid=os.geteuid(), id=secrets.randbits(64), seed=0, ended=True)
         self._internal.pid = os.getpid()
 
     def producer(self, uid: int, producer_id: int) -> Producer:
-        """Loads that producer's state; a new producer when nothing of it is stored."""
+        """Loads a producer's state; it is a new producer if nothing is stored of it."""
         return producer_table.load(self._connection, uid, producer_id)
 
     def unfinished(self) -> Iterator[tuple[int, int, str] | None]:
-        """Producers (uid, id, cause of loss) that can send no more, unless their outbox is there;
-        None after each page of rows, so that the caller can commit (`logd.storage.producer_table`).
+        """Yields producers (uid, id, cause of loss) that, without an outbox, can send no more.
+
+        Yields None after each page of rows, so that the caller can commit
+        (`logd.storage.producer_table`).
         """
         return producer_table.unfinished(self._connection, self._boot_id)
 
     # -- commit ----------------------------------------------------------------------------------
 
     def commit(self, batch: Batch, now_ns: int) -> None:
-        """Stores the batch; it is on disk on return, and the caller may mark it committed. Its
-        quarantine then has the events whose type was refused as well.
+        """Stores the batch; it is on disk on return, and the caller may mark it committed.
 
-        Raises StorageBusy when the disk is full or the file locked: nothing has changed, and the
-        batch can be retried. Raises StorageFailed when a flush failed: the process must end.
+        The batch's quarantine then also has the events whose type was refused.
+
+        Raises StorageBusy if the disk is full or the file locked: nothing has changed, and the
+        batch can be retried. Raises StorageFailed if a flush failed: the process must end.
         """
         self._run(batch, now_ns)
 
     def transact(self, work: Work, now_ns: int, *, flush: bool = True) -> None:
-        """Runs `work` in a transaction, and stores the internal events that it adds to its batch.
+        """Runs `work` in a transaction, and stores the internal events that `work` adds to it.
 
-        Without `flush` it is on disk with the next commit that flushes, and no later commit is on
-        disk before it. Raises what `commit` raises; then nothing has changed.
+        Without `flush` the transaction is on disk with the next commit that flushes, and no later
+        commit is on disk before it. Raises what `commit` raises; then nothing has changed.
         """
         connection = self._connection
         if not flush:
@@ -138,16 +145,16 @@ class Store:
     def append_internal_event(
         self, batch: Batch, event_type: str, props: Mapping[str, Any], now_ns: int
     ) -> None:
-        """Adds an event of logd itself, of the time `now_ns`, to the batch of a `transact`."""
+        """Adds an internal event of the time `now_ns` to the batch of a `transact`."""
         self.append_internal(batch, Event(event_type, now_ns, None, msgpack.packb(props)))
 
     def append_internal(self, batch: Batch, event: Event) -> None:
-        """Adds an internal event, packed already, to the batch of a `transact`."""
+        """Adds an internal event, already packed, to the batch of a `transact`."""
         self._internal.taken += 1
         batch.add(self._internal, self._internal.taken, event, len(event.props))
 
     def record(self, event_type: str, props: Mapping[str, Any], now_ns: int) -> None:
-        """Stores an internal event: something was done to the trail. Raises as `commit`."""
+        """Stores an internal event about an act on the trail. Raises as `commit`."""
         self.transact(
             lambda _, batch: self.append_internal_event(batch, event_type, props, now_ns), now_ns
         )
@@ -163,16 +170,19 @@ class Store:
 
     @property
     def head(self) -> Head:
-        """The head of the tree on disk: an anchor must not outlive a batch in a power cut."""
+        """The head on disk, since an anchor must not outlive its batch in a power cut."""
         return self._heads.newest
 
     @property
     def lasting_head(self) -> Head | None:
-        """The newest head on disk that can always be computed again, or None."""
+        """The newest head on disk, of complete tiles only, that can always be computed again.
+
+        It is None before the first complete tile, and if the row of its batch has been removed.
+        """
         return self._heads.lasting
 
     def problem(self, error: Exception) -> Exception:
-        """Returns the LogdError for an error in reading by `connection`."""
+        """Returns a LogdError for an error that `connection` raised in reading."""
         return translate(error, self._path)
 
     @property
@@ -182,11 +192,11 @@ class Store:
 
     @property
     def connection(self) -> Connection:
-        """The connection, for reading between commits and for the work of a `transact`."""
+        """The database connection, for reading between commits and for work of a `transact`."""
         return self._connection
 
     def check_files(self) -> None:
-        """Raises DatabaseGone or StorageFailed for a removed or replaced database or WAL."""
+        """Raises DatabaseGone or StorageFailed if the database or its WAL was moved or replaced."""
         missing = self._files.missing()
         if missing is not None:
             raise self._files.ending(self._connection, missing)
@@ -215,7 +225,7 @@ class Store:
         wal.checkpoint(self._connection, self._path, pages)
 
     def _apply(self, changes: _Changes, *, flush: bool) -> None:
-        """Applies a transaction's changes to the state in memory, after the commit."""
+        """Applies the changes of a transaction to the state in memory, after its commit."""
         self._last = last = changes.rows.last
         self._types.mark_committed(changes.types)
         self.erasure_list.boundaries.apply(changes.boundaries)
@@ -263,10 +273,10 @@ class Store:
         return _Changes(rows, types, batch.quarantine_entries, changed)
 
     def _erase_late(self, batch: Batch, now_ns: int) -> tuple[Batch, frozenset[int]]:
-        """Erases forgotten persons from a batch; returns the batch, and their events' places.
+        """Erases forgotten persons from a batch; returns it, with the places of the erased events.
 
-        The batch has no mentions of them left; their events use up an id and are not stored. An
-        internal event after them records it.
+        The batch has no mentions of those persons left. The erased events use up an id and are not
+        stored; an internal event after them records that.
         """
         events, late = late_erasure.split(batch, self.erasure_list, self.person_keys)
         entries = batch.quarantine_entries
@@ -291,7 +301,7 @@ class Store:
         return wal.vacuum(self._connection, self._path, keep_going)
 
     def truncate_wal(self) -> bool:
-        """Moves all of the WAL into the database and truncates it; False while a reader uses it."""
+        """Moves all of the WAL into the database and empties it; False while a reader uses it."""
         return wal.truncate_wal(self._connection, self._path)
 
     def close(self) -> None:
@@ -314,9 +324,9 @@ def _last_rows(connection: Connection, head: Head) -> LastRows:
 
 @dataclass
 class _Changes:
-    """What a transaction changes in memory once it is committed."""
+    """The changes that a transaction makes in memory once it is committed."""
 
     rows: BatchRows
     types: BatchTypes
-    quarantine_entries: list[QuarantineEntry]  # also events of types that were refused
+    quarantine_entries: list[QuarantineEntry]  # also has the events whose type was refused
     boundaries: dict[boundaries.Key, list[boundaries.Row]] = field(default_factory=dict)

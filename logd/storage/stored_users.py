@@ -1,4 +1,4 @@
-"""The users of stored events, a page at a time: clients may have invented any number of them."""
+"""Reads the users of stored events a page at a time, since clients may have invented any number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE_ROWS = 5000
 
 
 def pages(connection: Connection, rows_max: int = PAGE_ROWS) -> Iterator[dict[str, int]]:
-    """Yields users with a number of events; a user may come again in a later page, with more.
+    """Yields pages of users with their number of events. A user may come again in a later page.
 
     No transaction stays open between two pages.
     """
@@ -30,7 +30,7 @@ def pages(connection: Connection, rows_max: int = PAGE_ROWS) -> Iterator[dict[st
 
 
 def spellings(connection: Connection, user: str) -> dict[str, int]:
-    """All spellings of that user's id in the trail, with their number of events."""
+    """Returns all spellings of the user's id in the trail, with their number of events."""
     same = is_person(user)
     found: dict[str, int] = {}
     for page in pages(connection):

@@ -14,16 +14,16 @@ from logd.batch import Producer
 from logd.storage.database import Connection
 from logd_wire.wire import Event
 
-BLOCK_BITS = 14  # also in the schema's indexes: cannot be changed here alone
+BLOCK_BITS = 14  # the schema's indexes have this number too, so it cannot be changed here alone
 BLOCK_EVENTS = 1 << BLOCK_BITS
 
-# For a query by type alone, of any schema: makes the index event_type_id usable.
+# A condition that is always true: with it a query by type alone can use the index event_type_id.
 IN_ANY_BLOCK = f"""(e.id >> {BLOCK_BITS}) IN (
     WITH RECURSIVE block (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM block
         WHERE n < (SELECT max(id) >> {BLOCK_BITS} FROM event))
     SELECT n FROM block)"""  # noqa: S608 - no data in it
 
-# How the times of more events are added to a row.
+# SQL that adds the times of more events to a block's row.
 BLOCK_CONFLICT = (
     "first_ts_ns = min(first_ts_ns, excluded.first_ts_ns),"
     " last_ts_ns = max(last_ts_ns, excluded.last_ts_ns)"
@@ -36,8 +36,9 @@ def update(
     types: Mapping[str, int],
     first_event: int,
 ) -> None:
-    """Adds events, the first with the id `first_event`, to the blocks and to the counts by type,
-    inside the caller's transaction.
+    """Adds events to the blocks and to the counts by type, inside the caller's transaction.
+
+    The first event has the id `first_event`; the others follow it.
     """
     batch = [event for _, _, event in events]
     connection.executemany(
@@ -51,7 +52,7 @@ def update(
 
 
 def _times(first_event: int, ts_ns: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Yields block, earliest and latest time of events with consecutive ids."""
+    """Yields a block with its earliest and latest time, for events with consecutive ids."""
     start = 0
     while start < len(ts_ns):
         block = (first_event + start) >> BLOCK_BITS

@@ -1,7 +1,8 @@
 """Reads the clocks, and stores the last trusted reading in the database.
 
-`logd.clock.readings` decides whether a reading is trusted. The row is written by the daemon at its
-start and then every ten minutes, by commands that run without a daemon, and by `--yes`.
+`logd.clock.readings` decides whether a reading is trusted. The daemon stores a reading at its start
+and then every ten minutes; commands that run without a daemon, and the option `--yes`, store one
+too.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ from logd_wire.rendezvous import current_boot_id
 
 KEPT_EVERY_NS = HOUR_NS // 6
 
-_STATUS_UNSYNC = 0x40  # adjtimex(2), STA_UNSYNC
+_STATUS_UNSYNC = 0x40  # STA_UNSYNC of adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES, _TIMEX_STATUS_AT = 256, 40
-# Paths of systemd-timesyncd: the directory exists while it runs, the file once it has synchronised.
+# systemd-timesyncd's directory, which exists while it runs;
+# it has a file once the clock is synchronised.
 _TIMESYNC = Path("/run/systemd/timesync")
 
 _log = logging.getLogger("logd")
 
 
 def read() -> Reading:
-    """Returns a reading of the clocks."""
+    """Reads all clocks."""
     return Reading(
         time.time_ns(),
         current_boot_id(),
@@ -45,12 +47,12 @@ def read() -> Reading:
 
 
 def synchronised(timesync: Path = _TIMESYNC) -> bool | None:
-    """Returns whether the clock is synchronised, as the kernel reports; None if it does not.
+    """Returns whether the clock is synchronised, according to the kernel; None if unknown.
 
     A service's sandbox (ProtectClock=) forbids the call. systemd-timesyncd also leaves a file;
     other NTP daemons do not.
     """
-    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: only reads
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # with `modes` = 0, adjtimex only reads
     try:
         if ctypes.CDLL(None).adjtimex(timex) >= 0:
             status = int.from_bytes(timex.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little")
@@ -61,7 +63,7 @@ def synchronised(timesync: Path = _TIMESYNC) -> bool | None:
 
 
 def load(connection: Connection) -> Reading | None:
-    """Returns the last trusted reading; in a database without one, the time of its last batch."""
+    """Returns the last trusted reading; if none is stored, the time of the last batch."""
     table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'clock'"
     if connection.execute(table).fetchone():
         row = connection.execute(
@@ -75,9 +77,9 @@ def load(connection: Connection) -> Reading | None:
 
 
 def save(connection: Connection, reading: Reading, how: str = "REPLACE") -> None:
-    """Stores a reading as the last trusted one, in the caller's transaction or one of its own.
+    """Stores a reading as the last trusted one, in the caller's transaction or in one of its own.
 
-    With `how` IGNORE only if there is none.
+    With `how` IGNORE, it is stored only if there is none.
     """
     connection.execute(
         f"INSERT OR {how} INTO clock VALUES (1, ?, ?, ?, ?)",  # noqa: S608 - one of two words
@@ -102,7 +104,7 @@ def check(
 
 
 def check_instance(config: Config, now: Reading, what: str, *, yes: bool) -> None:
-    """Checks the clock as `check`, for an instance whose database is not open."""
+    """Checks the clock as `check` does, for an instance whose database is not open."""
     with closing(opening.open_for_reading(config)) as connection:
         check(config, connection, now, what, yes=yes)
 
@@ -131,14 +133,18 @@ class TrailClock:
         self._warned = False
 
     def now_ns(self) -> int:
-        """Returns the time to record: the wall clock's unless far behind the last trusted one."""
+        """Returns the time to record: the wall clock's, unless far behind the last trusted one."""
         wall_ns, seen = self._clock_ns(), self._seen
         if seen is None or wall_ns >= seen.wall_ns - STEP_MAX_NS:
-            return wall_ns  # without reading the other clocks: this is called for each commit
+            # The other clocks are not read, since this is called for each commit.
+            return wall_ns
         return readings.stamp_ns(seen, self._read())
 
     def record_reading(self) -> None:
-        """Stores the reading every ten minutes, if it is trusted. Raises as `Store.commit`."""
+        """Stores the present reading every ten minutes, if it is trusted.
+
+        Raises as `Store.commit`.
+        """
         now = self._read()
         if self._kept is not None and now.boottime_ns < self._kept.boottime_ns + KEPT_EVERY_NS:
             return
@@ -146,8 +152,8 @@ class TrailClock:
         refused = self._reason_to_distrust(now) is not None
         seen = self._seen if refused else now
         if seen is not None:
-            # A refused reading replaces none. But if none is stored yet, keep the one that it was
-            # compared with: the time of the last batch is wrong from here on.
+            # A reading that is not trusted replaces none. If none is stored, store the one that
+            # it was compared with, the time of the last batch, which will be another later.
             how = "IGNORE" if refused else "REPLACE"
             self._store.transact(
                 lambda connection, _: save(connection, seen, how), now.wall_ns, flush=False
@@ -156,7 +162,7 @@ class TrailClock:
         self._warn(readings.implausible(seen, replace(now, synchronised=None)))
 
     def _warn(self, why: str | None) -> None:
-        """Warns once of an untrusted clock, unless it is about to be synchronised after a boot."""
+        """Warns once that the clock is not trusted, and reports when it is trusted again."""
         if why is not None and not self._warned:
             _log.warning(
                 "%s: until it is set, or confirmed by `logd prune --yes`, no event is pruned and no"
@@ -181,5 +187,6 @@ class TrailClock:
             raise clock_refusal(what, why)
 
     def _reason_to_distrust(self, now: Reading) -> str | None:
-        self._seen = load(self._store.connection)  # a command may have confirmed another
+        # The stored reading is read again, since a command may have stored another one.
+        self._seen = load(self._store.connection)
         return readings.implausible(self._seen, now)

@@ -1,4 +1,4 @@
-"""Reads the id of a trail: random, made with the database, and in every copy of it."""
+"""Reads the id of a trail, a random number made with the database and present in each copy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from logd.storage.database import Connection
 
 
 def read_trail_id(connection: Connection) -> str | None:
-    """The id, 16 hexadecimal digits; None in a database from before trails had one."""
+    """Returns the trail's id, 16 hexadecimal digits; None for a database from before ids."""
     table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'trail'"
     if not connection.execute(table).fetchone():
         return None

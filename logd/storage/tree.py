@@ -18,21 +18,21 @@ from logd.storage.batch_hash import chained_entry
 from logd.storage.database import Connection
 from logd.storage.hash_chain import read_chained
 
-# Levels that are multiples of this one are kept.
+# Nodes of the levels that are multiples of this one are stored.
 TILE_LEVEL = 8
 TILE_BATCHES = 1 << TILE_LEVEL
 _CACHED_BLOCKS = 4096
 
-# A block that is kept: its first leaf, its level, its hash.
+# A stored block: its first leaf, its level, its hash.
 Piece = tuple[int, int, bytes]
 
 
 class NotKept(DatabaseCorrupt):
-    """A hash of the tree cannot be computed: rows that it needs are collapsed, or were removed."""
+    """A hash of the tree cannot be computed, since rows for it are collapsed or were removed."""
 
 
 class Tree:
-    """The tree of one trail as the connection's transaction sees it."""
+    """The tree of one trail that the connection's transaction sees."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -41,18 +41,18 @@ class Tree:
         self._edge: tuple[merkle.Growing, Iterator[Piece]] | None = None
 
     def size(self) -> int:
-        """Returns the number of leaves: of batches ever stored."""
+        """Returns the number of leaves, which is that of the batches ever stored."""
         (last,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM batch").fetchone()
         return int(last)
 
     def growing(self, size: int) -> merkle.Growing:
-        """Returns the right edge of the tree of `size` leaves. Raises NotKept."""
+        """Returns the largest complete blocks of the tree of `size` leaves. Raises NotKept."""
         return merkle.Growing(size, [self.block(*place) for place in merkle.blocks(0, size)])
 
     def root_at(self, size: int) -> bytes:
         """Returns the root over the first `size` batches. Raises NotKept.
 
-        Ascending sizes are fast: what the last one needed is kept.
+        Calls with ascending sizes are fast, since each continues from the last.
         """
         start = size >> TILE_LEVEL << TILE_LEVEL
         if self._edge is None or not start <= self._edge[0].size <= size:
@@ -78,7 +78,7 @@ class Tree:
             ).fetchall()
             if len(rows) == 1 << width:
                 return merkle.root([as_hash(digest) for (digest,) in rows])
-            # Nodes are missing: `verify` reports it, and the rest goes on as long as it can.
+            # Nodes are missing, which `verify` reports; the blocks below may still have the hash.
             return merkle.node_hash(
                 self.block(level - 1, 2 * position), self.block(level - 1, 2 * position + 1)
             )
@@ -95,7 +95,7 @@ class Tree:
         )
 
     def pieces(self, first: int, end: int) -> Iterator[Piece]:
-        """Yields what is kept of one tile's leaves from `first` to before `end`, in order."""
+        """Yields a tile's stored blocks that make up the leaves from `first` to before `end`."""
         return iter(sorted((*self._leaves(first, end), *self._nodes(first, end))))
 
     def _leaves(self, first: int, end: int) -> Iterator[Piece]:
@@ -114,19 +114,21 @@ class Tree:
                 " AND position < ?",
                 (level, first >> level, end >> level),
             ).fetchall():
-                if type(position) is int:  # others do not belong to the tree: `verify` reports them
+                # Nodes with another position are no part of the tree, which `verify` reports.
+                if type(position) is int:
                     yield position << level, level, as_hash(digest)
 
 
 def as_hash(value: object) -> bytes:
-    """Returns a hash that was read; nothing for what is none, so that what it is part of is not
-    right either: `verify` reports it.
+    """Returns a value of a row as a hash; an empty one if it is no hash.
+
+    A hash that is computed from an empty one does not match either, which `verify` reports.
     """
     return value if type(value) is bytes else b""
 
 
 def leaf_of(row: Sequence[Any], chained: int) -> bytes:
-    """Returns the leaf of a batch's row; those up to `chained` are of the chain."""
+    """Returns the leaf of a batch's row; batches up to `chained` are of the former chain."""
     if row[0] > chained:
         return as_hash(row[5])
     valid = all(type(number) is int for number in row[:4])
@@ -135,7 +137,7 @@ def leaf_of(row: Sequence[Any], chained: int) -> bytes:
 
 
 def kept_nodes(size: int, completed: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
-    """Returns the rows of `node` for the blocks that a tree of now `size` leaves has completed."""
+    """Returns the rows of `node` for the blocks that a tree of `size` leaves has just completed."""
     return [
         (level, (size - 1) >> level, completed[level])
         for level in range(TILE_LEVEL, len(completed), TILE_LEVEL)
@@ -151,15 +153,15 @@ def add_functions(connection: Connection) -> None:
 
 
 class _BlockOf:
-    """An aggregate: the hash of the block over (position, hash) of its parts."""
+    """An SQL aggregate that returns the hash of a block, given (position, hash) of its parts."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[int, bytes]] = []
 
     def step(self, position: int, digest: bytes) -> None:
-        """Adds a part."""
+        """Adds the hash of one part of the block."""
         self._parts.append((position, digest))
 
     def finalize(self) -> bytes:
-        """Returns the hash."""
+        """Returns the hash of the block."""
         return merkle.root([digest for _position, digest in sorted(self._parts)])

@@ -12,7 +12,7 @@ from logd.storage.tree import TILE_BATCHES, Tree
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a trail: its last batch, its last event's id, and the hash over all of it.
+    """The end of a trail: its last batch, the id of its last event, and the hash over everything.
 
     The hash is the root of the tree of all batches; in a trail that no daemon with a tree has
     opened yet, it is the last hash of the chain.
@@ -27,13 +27,13 @@ NOTHING = Head(0, 0, merkle.EMPTY)
 
 
 def has_tree(connection: Connection) -> bool:
-    """Whether the trail has a tree: the migration that makes it has been applied."""
+    """Whether the trail has a tree: the migration that makes one has been applied."""
     table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'node'"
     return connection.execute(table).fetchone() is not None
 
 
 def read_head(connection: Connection) -> tuple[Head, int | None]:
-    """Returns the head and when its batch was stored; None for the time if nothing is stored.
+    """Returns the head, and when its batch was stored; None for the time if nothing is stored.
 
     Raises NotKept if rows of the tree are missing.
     """
@@ -48,11 +48,11 @@ def read_head(connection: Connection) -> tuple[Head, int | None]:
 
 
 class HeadsOnDisk:
-    """The heads that the one writer of a trail has on disk.
+    """The heads that the only writer of a trail has on disk.
 
-    `newest` is the head; `lasting` the newest one over complete tiles only, which no removal takes
-    away (`logd.storage.tree`). That is None if there is none yet, or if the row of its batch is
-    gone, without which its number of events is not known.
+    `newest` is the head; `lasting` is the newest head over complete tiles only, which no removal
+    takes away (`logd.storage.tree`). `lasting` is None if there is none yet, or if the row of its
+    batch is gone, without which the number of events is not known.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -66,7 +66,7 @@ class HeadsOnDisk:
         self._passed = self.lasting
 
     def advance(self, batch: int, events: int, tree: merkle.Growing, *, flush: bool) -> None:
-        """Takes the tree as it is after a commit, which is on disk once one has `flush`."""
+        """Takes over the tree after a commit; its heads are on disk after a commit with `flush`."""
         if batch and batch % TILE_BATCHES == 0:
             self._passed = Head(batch, events, tree.root())
         if flush:

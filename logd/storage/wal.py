@@ -10,26 +10,27 @@ from pathlib import Path
 from logd.errors import StorageBusy, StorageFailed
 from logd.storage.database import Connection, DatabaseError, is_interrupt, translate, wal_path
 
-# Pages of a WAL to checkpoint. A full batch takes well over SQLite's usual 1,000: each commit would
-# flush three times.
+# The size of a WAL, in pages, at which it is checkpointed.
+# A full batch takes well over SQLite's usual 1,000, with which each commit would flush three times.
 CHECKPOINT_PAGES = 4000
-# The same after an administrative transaction, which is to be short: it moves as many pages as its
-# own work takes time.
+# The size after an administrative transaction, which must be short:
+# moving this many pages takes about as long as its own work.
 CHECKPOINT_PAGES_TRANSACT = 500
-# Callers retry on SQLITE_BUSY, so the timeout is short enough for the daemon to notice signals.
+# The timeout is short, so that the daemon notices signals
+# while another process locks the database. Callers retry.
 BUSY_TIMEOUT_RUNNING_MS = 500
 _CHECKPOINT_TRIES = 2
-_VACUUM_COPIES = 2  # in a scratch file, and in the WAL
+_VACUUM_COPIES = 2  # a vacuum writes two copies: one in a scratch file, one in the WAL
 _VACUUM_STEPS = 100_000
 
 _log = logging.getLogger("logd")
 
 
 def make_durable(connection: Connection, path: Path) -> None:
-    """Flushes what a killed predecessor left in the WAL: visible, but perhaps not on the disk.
+    """Flushes what a killed daemon left in the WAL: it is visible, but may not be on the disk.
 
-    Nothing may be confirmed before this and a commit of our own have succeeded. Raises StorageBusy
-    while another program reads or locks the database.
+    Nothing may be confirmed before this and a first commit have succeeded. Raises StorageBusy while
+    another program reads or locks the database.
     """
     for tried in range(_CHECKPOINT_TRIES):
         if _truncate(connection):
@@ -45,8 +46,8 @@ def make_durable(connection: Connection, path: Path) -> None:
 def checkpoint(connection: Connection, path: Path, pages_max: int) -> None:
     """Moves a WAL of `pages_max` pages or more into the database. Raises StorageFailed.
 
-    SQLite would do it by itself after a commit, but hides errors: failing flushes of the database
-    would go unnoticed. What was committed is in the WAL, so a full disk is not a failure here.
+    SQLite can do it by itself after a commit, but then hides errors, such as a failed flush of the
+    database. Commits are in the WAL, so a full disk is no failure here.
     """
     try:
         _busy, pages, _done = connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
@@ -59,15 +60,12 @@ def checkpoint(connection: Connection, path: Path, pages_max: int) -> None:
 
 
 def flush_wal(path: Path) -> None:
-    """Flushes the database's WAL, also beside a daemon: what a reader sees in it is then on disk.
-
-    Opening it is safe: SQLite has its locks on the database and the index. Raises StorageFailed.
-    """
+    """Flushes the database's WAL, also beside a daemon, so that what a reader sees is on disk."""
     wal = wal_path(path)
     try:
         fd = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return  # all of it is in the database
+        return  # everything is in the database already
     try:
         os.fsync(fd)
     except OSError as error:
@@ -77,7 +75,7 @@ def flush_wal(path: Path) -> None:
 
 
 def truncate_wal(connection: Connection, path: Path) -> bool:
-    """Moves the WAL into the database and truncates it; returns False while a reader uses it."""
+    """Moves the WAL into the database and truncates it; returns False if a reader uses the WAL."""
     connection.execute("PRAGMA busy_timeout = 0")
     try:
         return _truncate(connection)
@@ -94,8 +92,8 @@ def vacuum(connection: Connection, path: Path, keep_going: Callable[[], bool]) -
     """Rebuilds the database, so that no page holds remains of deleted rows.
 
     SQLite overwrites what it deletes, but not the copies that moving rows between pages leaves.
-    Nothing can be committed meanwhile. `keep_going` is called now and then; on False the vacuum is
-    cancelled without a change, and returns False. Raises LogdError kinds.
+    Nothing can be committed meanwhile. `keep_going` is called at intervals; on False the vacuum is
+    cancelled without a change, and this returns False. Raises a LogdError.
     """
     query = connection.execute
     folder = os.statvfs(path.parent)
@@ -106,7 +104,7 @@ def vacuum(connection: Connection, path: Path, keep_going: Callable[[], bool]) -
             f"{path}: vacuuming needs {needed} bytes for a while, {free} are free. "
             "Free some: it is tried again."
         )
-    # Its scratch file is encrypted as the database is; in memory it would be as large.
+    # The scratch file is encrypted as the database is. In memory it would take as much space.
     query("PRAGMA temp_store = FILE")
     place = str(path.parent).replace("'", "''")
     query(f"PRAGMA temp_store_directory = '{place}'")
@@ -127,7 +125,7 @@ def database_bytes(connection: Connection) -> int:
     """Returns the size of the database, without its WAL."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    return int(pages) * int(page_bytes)  # SQLCipher returns the latter as text
+    return int(pages) * int(page_bytes)  # SQLCipher returns page_size as text
 
 
 def _truncate(connection: Connection) -> bool:

@@ -32,7 +32,7 @@ static void answer_hex(const void *data, size_t n)
         printf("%02x", *p++);
 }
 
-/* {"n": NUMBER} and, if PAD is not 0, "pad": a text of that length. */
+/* Packs {"n": NUMBER} and, if PAD is not 0, "pad": a text of that length. */
 static struct logd_buffer props_of(const char *number, const char *pad)
 {
     struct logd_buffer props = logd_buffer(bytes, sizeof bytes);
@@ -56,7 +56,7 @@ static const char *emit(const char *of_type, const char *of_user, const char *nu
                                                                                  : "refused";
 }
 
-/* TYPE, USER and PROPS as words of hexadecimal; 0 for a text with a NUL, impossible in C. */
+/* Decodes TYPE, USER and PROPS from hexadecimal; returns 0 for a text with a NUL. */
 static int given(char **word, const char *props_word, struct logd_buffer *props)
 {
     size_t type_bytes = unhex(word[1], (unsigned char *)type);

@@ -22,7 +22,7 @@ static inline void logd_check_former(struct logd_client *c);
 static inline void logd_resolve(struct logd_client *c);
 
 /* Writes the packed event, and sends it unless the daemon polls anyway. Returns its sequence, or 0
- * without room for it, which the caller counts as a refusal or not. */
+ * if the ring has no room; the caller decides whether that counts as a refusal. */
 static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept)
 {
     struct logd_datagram *d = &c->datagram;
@@ -47,7 +47,7 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
         }
         if (!*c->mark) /* forked by a signal handler */
             return logd_renew(c), logd_write(c, kind, kept);
-        /* The store accepts the event; clock and words are read after the fence. */
+        /* This store accepts the event; the fence precedes reads of the clock and header. */
         logd_copy_in(o, o->position, &d->length, size);
         atomic_store_explicit(&o->header->written, d->sequence, memory_order_release);
         atomic_thread_fence(memory_order_seq_cst);
@@ -70,7 +70,7 @@ static inline uint64_t logd_write(struct logd_client *c, int kind, uint64_t kept
     return c->last_sequence;
 }
 
-/* Checks the former outbox: writes again the one event that the daemon did not read. */
+/* Writes again the one event in the former outbox that the daemon did not read. */
 static inline void logd_check_former(struct logd_client *c)
 {
     struct logd_outbox former = c->former, *o = &former;

@@ -94,7 +94,7 @@ static inline int logd_open_directory(struct logd_outbox *o, const char *socket_
     int dir, flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     ours[n < 0 ? 0 : n] = 0;
     o->uid = geteuid();
-    /* Beside the socket that the path's links lead to, or else beside the path itself. */
+    /* The file is beside the socket that links lead to, or else beside the given path. */
     snprintf(path, sizeof path, "%s.outboxes", realpath(socket_path, found) ? found : socket_path);
     if (access(path, F_OK))
         snprintf(path, sizeof path, "%s.outboxes", socket_path);

@@ -144,7 +144,7 @@ static inline int logd_is_utf8(const unsigned char *s, size_t n)
     return 1;
 }
 
-/* Packed props: the position, and the end. */
+/* Reads packed props: from the position `at` to their end. */
 struct logd_reader {
     const unsigned char *at, *end;
 };
@@ -180,8 +180,8 @@ static inline int logd_take_str(struct logd_reader *r, struct logd_reader *text)
 static inline int logd_is_key_before(struct logd_reader r, const unsigned char *until,
                                      struct logd_reader text);
 
-/* Skips a value that props may have; returns 0 if it is not one. Each key is compared with each, so
- * keep maps small; with `again` it skips what is checked already. */
+/* Skips a value that props may have; returns 0 if it is not one. Each key is compared with all
+ * others, so keep maps small; with `again` the value is skipped without a further check. */
 static inline int logd_take_value(struct logd_reader *r, int depth, int again)
 {
     struct logd_reader first = *r, text;

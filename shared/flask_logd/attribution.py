@@ -12,14 +12,14 @@ from flask_logd.settings import Settings, UserCallable
 
 try:
     import flask_login
-except ImportError:  # an application may know its users by other means
+except ImportError:  # without Flask-Login, an application identifies its users by other means
     flask_login = None
 
-_SESSION_USER = "_user_id"  # where Flask-Login keeps it
+_SESSION_USER = "_user_id"  # the session key under which Flask-Login keeps the user's id
 
 
 def record_start(record: RequestRecord, settings: Settings) -> None:
-    """Records who is logged in when the request begins, before a handler can change it.
+    """Records who is logged in when a request begins, before a handler can change it.
 
     Flask-Login's user is not loaded here, since that may write to the session; its signals report
     that user later.
@@ -41,10 +41,10 @@ def _call_early(user_callable: UserCallable) -> str | None:
 
 
 def record_login(record: RequestRecord, user: object) -> None:
-    """Records that Flask-Login has logged this user in.
+    """Records that Flask-Login has logged a user in during the current request.
 
-    It is a switch of users if the session was another user's and that user can still be loaded:
-    the session may outlive the account.
+    The login is a switch of users if the session was another user's and that user can still be
+    loaded: a session may outlive its account.
     """
     former = record.session_user
     with preserve_session_access() as session:
@@ -89,11 +89,12 @@ def _flask_login_user(record: RequestRecord, session: preserve_session_access) -
     manager = getattr(current_app, "login_manager", None)
     if flask_login is None or manager is None:
         return None
-    user = flask_login.current_user._get_current_object()  # once: its proxy is not cheap
+    # Read once, since access through Flask-Login's proxy is slow.
+    user = flask_login.current_user._get_current_object()
     key = record.session_user
     unchanged = key is not None and key == session.get(_SESSION_USER)
     if unchanged and getattr(user, manager.id_attribute)() != key:
-        # A request that the application made to itself shares `g`, and has left its user there.
+        # If the application made a request to itself, both share `g`, which has the other's user.
         user = _load_user(key)
     if user is None or not user.is_authenticated:
         return None

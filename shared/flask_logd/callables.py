@@ -1,7 +1,7 @@
-"""Calls the app's callables that add to events or filter them, before the client is called.
+"""Calls the app's functions that add properties to events or filter events, before the client.
 
-They run in the request, without any lock. Whatever they do, no request fails: an exception is
-counted and logged, and the event says that properties are missing.
+These functions run in the request, without any lock. Whatever they do, no request fails: an
+exception is counted and logged, and the event says that properties are missing.
 """
 
 from __future__ import annotations
@@ -20,28 +20,30 @@ from logd_client.values import plain_props
 from logd_wire.schema import type_name
 
 ExtraCallable = Callable[[], Mapping[str, Any] | None]
-# Called with type, user and properties; returns the properties to store, or None for no event.
+# A filter is called with the event's type, user and properties,
+# and returns the properties to store, or None to drop the event.
 FilterCallable = Callable[[str, str | None, dict[str, Any]], Mapping[str, Any] | None]
 
-# In packed bytes. An event has room for 32 KiB: what the app logs must not be refused for this.
+# The most bytes of packed extra properties. An event has room for 32 KiB,
+# and the app's own properties must not be refused because of extra ones.
 EXTRA_BYTES_MAX = 4096
 
 EXTRA_ERROR, FILTER_ERROR = "extra_error", "filter_error"
 
-# Whether the filter is running, in this thread or task.
+# Whether the filter runs at the moment, in this thread or task.
 _filtering: ContextVar[bool] = ContextVar("activity_log_filtering", default=False)
 
 
 class BadResult(TypeError):
-    """A callable returned what its setting does not allow."""
+    """One of the app's functions returned what its setting does not allow."""
 
 
 class LoggedInFilter(RuntimeError):
-    """ACTIVITY_LOG_FILTER logs an event itself, for which it would be called again."""
+    """ACTIVITY_LOG_FILTER logged an event, for which it would be called again without end."""
 
 
 class Callables:
-    """The app's ACTIVITY_LOG_EXTRA and ACTIVITY_LOG_FILTER."""
+    """Calls the functions that the app has set as ACTIVITY_LOG_EXTRA and ACTIVITY_LOG_FILTER."""
 
     def __init__(
         self, failures: Failures, extra: ExtraCallable | None, keep: FilterCallable | None
@@ -53,7 +55,7 @@ class Callables:
 
     @property
     def are_set(self) -> bool:
-        """Whether there is a callable to call."""
+        """Whether the app has set either of the two functions."""
         return self._extra is not None or self._keep is not None
 
     @property
@@ -64,8 +66,8 @@ class Callables:
     def extra_props(self, app: Flask) -> dict[str, Any]:
         """Returns the properties that ACTIVITY_LOG_EXTRA gives for the current request.
 
-        After an exception only `extra_error`, the exception's type. While the app is testing or
-        debugging the exception is raised.
+        After an exception the only property is `extra_error`, the exception's type. While the app
+        is testing or debugging, the exception is raised.
         """
         if self._extra is None:
             return {}
@@ -82,11 +84,11 @@ class Callables:
     def filtered_props(
         self, app: Flask, event_type: str, user: str | None, props: dict[str, Any]
     ) -> dict[str, Any] | None:
-        """Returns what ACTIVITY_LOG_FILTER leaves of the properties; None for an event it drops.
+        """Returns the properties that ACTIVITY_LOG_FILTER leaves; None for an event that it drops.
 
-        After an exception, `filter_error` with the exception's type and nothing else but
-        `request_id`: the rest may be what the filter exists to redact. While the app is testing or
-        debugging the exception is raised.
+        After an exception only `request_id` is left, with `filter_error`, the exception's type,
+        since any other property may be what the filter is to redact. While the app is testing or
+        debugging, the exception is raised.
         """
         if self._keep is None:
             return props
@@ -113,7 +115,10 @@ class Callables:
 
 
 def _bounded(extra: Any, strict: bool) -> dict[str, Any]:
-    """Returns a copy of the properties that the app cannot change any more, of bounded size."""
+    """Returns a copy of the extra properties, which the app cannot change any more.
+
+    Raises BadResult if their packed form is longer than EXTRA_BYTES_MAX.
+    """
     if extra is None:
         return {}
     plain = plain_props(extra, strict)

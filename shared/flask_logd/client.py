@@ -44,13 +44,13 @@ class ActivityClient(Protocol):
     def close(self) -> None: ...
 
 
-# Called like `logd_client.Client`: with the socket's path, `strict=` (raise on a malformed event),
-# and `outbox_bytes=` and `outbox_directory=` where they are set.
+# A client is created with the arguments of `logd_client.Client`: the socket's path,
+# `strict=` (raise on a malformed event), and `outbox_bytes=` and `outbox_directory=` where set.
 ClientFactory = Callable[..., ActivityClient]
 
 
 class DisabledClient:
-    """The client of an app whose logging is disabled: refuses every event, and counts it."""
+    """The client of an app whose logging is disabled: it refuses and counts every event."""
 
     def __init__(self) -> None:
         self._attempted = 0

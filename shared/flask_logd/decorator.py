@@ -1,4 +1,4 @@
-"""Logs an event when a decorated function has done its work: `@activity.logged(...)`."""
+"""The decorator `@activity.logged(...)`: logs an event each time a function succeeds."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def logging_after(
     check: Callable[[], object],
     log: Callable[[Mapping[str, Any]], object],
 ) -> Callable[P, R]:
-    """Wraps the function, so that `log` is called with the named arguments after it succeeded.
+    """Wraps `function`, so that `log` is called with its named arguments after it has succeeded.
 
-    `check` is called before it: where nothing can be logged it raises, and nothing is done. Raises
-    TypeError for a name that is no argument of the function.
+    `check` is called before `function`, and raises where nothing can be logged. Raises TypeError if
+    one of `names` is no argument of `function`.
     """
     signature = inspect.signature(function)
     if unknown := set(names) - signature.parameters.keys():
@@ -61,7 +61,7 @@ def _chosen(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> dict[str, Any]:
-    """Returns the named arguments; without names, those that a view has from its URL."""
+    """Returns the arguments to log: those in `names`; without names, those from a view's URL."""
     if not names:
         of_url = (request.view_args or {}) if has_request_context() else {}
         return {name: value for name, value in kwargs.items() if name in of_url}
@@ -71,12 +71,12 @@ def _chosen(
 
 
 def _is_refusal(result: object) -> bool:
-    """Whether a view's return value is an answer with an error's status."""
+    """Whether a view's return value is an answer whose status says that an error occurred."""
     status: object = None
     if isinstance(result, Response):
         status = result.status_code
     elif isinstance(result, tuple) and len(result) in (2, 3):
         status = result[1]
-    if isinstance(status, str):  # "404 NOT FOUND"
+    if isinstance(status, str):  # a status in words, such as "404 NOT FOUND"
         return status[:1] in ("4", "5")
     return isinstance(status, int) and status >= 400

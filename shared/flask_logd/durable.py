@@ -18,7 +18,7 @@ MESSAGE_CATEGORY = "warning"
 
 @dataclass(frozen=True)
 class DurablePolicy:
-    """Settings of durable events: their types, the timeout, the message on a timeout, if any."""
+    """The settings of durable events: their types, the timeout in seconds, the message if any."""
 
     types: frozenset[str]
     timeout_s: float
@@ -43,5 +43,5 @@ class OutcomeCounts:
             self._counts[outcome] += 1
 
     def by_name(self) -> dict[str, int]:
-        """Returns the counts for `stats()`."""
+        """Returns the number of each outcome by name, for `stats()`."""
         return {outcome.value: count for outcome, count in self._counts.items()}

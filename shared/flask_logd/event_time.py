@@ -12,10 +12,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def time_ns(ts: object, *, strict: bool) -> Any:
-    """Returns the time in nanoseconds since 1970 UTC, of a datetime with a zone or such a number.
+    """Returns the time of an event in nanoseconds since 1970 UTC.
 
-    Anything else is returned as it is: the client refuses the event, and counts it as malformed.
-    With `strict`, a datetime without a zone raises Malformed, which says what to do.
+    `ts` is a datetime with a time zone, or a number of nanoseconds. Anything else is returned as it
+    is, so that the client refuses the event and counts it as malformed. With `strict`, a datetime
+    without a zone raises Malformed, which says what to do.
     """
     if not isinstance(ts, datetime):
         return ts
@@ -23,4 +24,5 @@ def time_ns(ts: object, *, strict: bool) -> Any:
         if strict:
             raise Malformed("ts: a datetime without a time zone; use datetime.now(UTC)")
         return ts
-    return (ts - _EPOCH) // _MICROSECOND * 1000  # in whole numbers: a float has too few digits
+    # Computed in whole numbers, since a float has too few digits.
+    return (ts - _EPOCH) // _MICROSECOND * 1000

@@ -40,7 +40,7 @@ class ActivityLog:
             raise RuntimeError(f"the app {app.name!r} already has an ActivityLog")
         state = app.extensions[_STATE] = AppState(read_settings(app.config))
         if state.settings.enabled:
-            # Kept in the app, since a signal does not keep its receivers alive.
+            # The app keeps the object, since a signal does not keep its receivers alive.
             page_views = app.extensions[_PAGE_VIEWS] = PageViews(state)
             page_views.connect(app)
 
@@ -119,7 +119,7 @@ class ActivityLog:
         raise. Without an app context, or if the app lacks the extension, it raises RuntimeError.
         """
         given: Any = named
-        if props is not None:  # what is no mapping is passed on, and refused as malformed
+        if props is not None:  # if `props` is no mapping, the client refuses the event as malformed
             given = {**props, **named} if isinstance(props, Mapping) else props
         return _state_of(None).log(event_type, user, durable, timeout_s, ts, given)
 
@@ -131,11 +131,11 @@ class ActivityLog:
         durable: bool | None = None,
         props: Mapping[str, Any] | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Decorates a function: each time it succeeds, an event is logged as `log` does.
+        """Decorates a function, so that an event is logged each time the function succeeds.
 
-        The event's properties are `props` and the named `arguments` of the function; of a view,
-        unless any is named, all those of its URL. A view succeeds unless it raises, which includes
-        `abort`, or returns an answer with a status of 400 or more.
+        The event's properties are `props` and the function's arguments that are named in
+        `arguments`; of a view without any named, all arguments of its URL. A view succeeds unless
+        it raises (`abort` raises too) or returns an answer with a status of 400 or more.
 
             @app.post("/tasks/<int:task>/complete")
             @activity.logged("task_completed")
@@ -157,25 +157,30 @@ class ActivityLog:
     ) -> AbstractContextManager[None]:
         """Gives the events that are logged in a `with` block a user and common properties.
 
-        For jobs outside requests: `with app.app_context(), activity.context(user=7, job="grades")`.
-        What `log` is given itself takes precedence. It holds for this thread or task, and not for
-        requests that the job makes to its own app.
+        Use it outside requests: `with app.app_context(), activity.context(user=7, job="grades")`.
+        Arguments of `log` take precedence over the block's. The block applies to this thread or
+        task, and not to requests that the job makes to its own app.
         """
-        _state_of(None)  # raises where nothing could be logged
+        _state_of(None)  # raises RuntimeError if nothing could be logged here
         app = current_app._get_current_object()  # type: ignore[attr-defined] # a LocalProxy's
         return job.running(app, user, {**(props or {}), **named})
 
     def client(self, app: Flask | None = None) -> ActivityClient:
-        """Returns the client of `app`, by default the current app. Raises RuntimeError as `log`."""
+        """Returns the client of `app`, by default the current app.
+
+        Raises RuntimeError as `log` does.
+        """
         return _state_of(app).client(app or current_app)
 
     def stats(self) -> dict[str, Any]:
-        """Returns the counters of the current app in this process. Raises RuntimeError as `log`.
+        """Returns the counters of the current app in this process.
 
-        These are the client's own; `durable`, the number of durable events stored, refused and
-        unknown in time; `filtered`, the number of events that ACTIVITY_LOG_FILTER dropped;
-        `hook_failures`, the number of failures of the extension itself and of the app's callables;
-        and `slow_calls`, how often one of those took over 50 ms.
+        Raises RuntimeError as `log` does.
+
+        To the client's counters are added: `durable`, the durable events by outcome (stored,
+        refused, unknown at the timeout); `filtered`, the events that ACTIVITY_LOG_FILTER dropped;
+        `hook_failures`, the failures of the extension and of the app's own functions; `slow_calls`,
+        the calls of such a function that took more than 50 ms.
         """
         state = _state_of(None)
         return {
@@ -194,7 +199,7 @@ class ActivityLog:
 
 
 def _state_of(app: Flask | None) -> AppState:
-    # Without an app context `current_app` raises Flask's own RuntimeError, which names the remedy.
+    # Without an app context `current_app` raises Flask's RuntimeError, which says what to do.
     extensions = (app or current_app).extensions
     try:
         state: AppState = extensions[_STATE]

@@ -1,4 +1,4 @@
-"""Failures of the extension and of the app's callables: counted and logged, never raised."""
+"""Counts and logs failures of the extension and of the app's own functions; none is raised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOG_INTERVAL_S = 60.0
 
 @dataclass
 class Occurrences:
-    """Counts what happens, and decides which occurrence is logged: at most one a minute."""
+    """Counts occurrences of one kind, and decides which are logged: at most one a minute."""
 
     clock: Callable[[], float] = time.monotonic
     count: int = 0
@@ -29,7 +29,7 @@ class Occurrences:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self) -> int:
-        """Counts one; returns how many there were since the last message, or 0 for no message."""
+        """Counts an occurrence; returns how many to report in a message now, 0 for no message."""
         with self._lock:
             self.count += 1
             now_s = self.clock()
@@ -41,12 +41,13 @@ class Occurrences:
 
 
 class Failures:
-    """Counts failures, and calls of the app's callables that took long."""
+    """Counts failures, and calls of the app's functions that took long."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failed = Occurrences(clock)
-        self._slow: dict[str, Occurrences] = {}  # by setting
+        # The slow calls of each function, by the name of its setting.
+        self._slow: dict[str, Occurrences] = {}
 
     @property
     def count(self) -> int:
@@ -55,12 +56,12 @@ class Failures:
 
     @property
     def slow_calls(self) -> int:
-        """The number of calls that took long."""
+        """The number of calls of the app's functions that took longer than SLOW_S seconds."""
         return sum(slow.count for slow in self._slow.values())
 
     @contextlib.contextmanager
     def suppress(self, app: Flask, reraise: bool | None = None) -> Iterator[None]:
-        """Counts an exception of the block instead of raising it.
+        """Counts an exception of the `with` block instead of raising it.
 
         `reraise` raises it all the same; by default it does while the app is testing or debugging.
         """
@@ -76,8 +77,8 @@ class Failures:
         new = self._failed.add()
         if not new:
             return
-        # The exception's type and place, never its text: that may quote the event, and this log
-        # may be a file.
+        # The message has the exception's type and place, never its text,
+        # which may quote the event: the application's log may be a file.
         last = error.__traceback__
         while last is not None and last.tb_next is not None:
             last = last.tb_next
@@ -91,7 +92,7 @@ class Failures:
         )
 
     def timing(self, setting: str, function: Callable[P, R]) -> Callable[P, R]:
-        """Wraps the callable of a setting, so that a call that takes long is counted and logged."""
+        """Wraps the function of a setting, so that a call that takes long is counted and logged."""
         slow = self._slow[setting] = Occurrences(self._clock)
 
         def timed(*args: P.args, **kwargs: P.kwargs) -> R:

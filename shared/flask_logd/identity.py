@@ -8,7 +8,7 @@ from logd_wire.schema import Malformed, check_user
 
 
 class Unidentified(Malformed):
-    """The object given as a user, `given`, does not identify one."""
+    """The object `given` was given as a user, and does not identify one."""
 
     def __init__(self, message: str, given: object) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ def identity(user: object) -> str | None:
     """
     kind = type(user)
     try:
-        # By the type itself: an object may claim any `__class__`.
+        # The type itself is compared, since an object may claim any `__class__`.
         found = user if kind is str or kind is int or user is None else _read_id(user)
         return check_user(found)
     except Malformed as error:
@@ -41,6 +41,7 @@ def _read_id(user: object) -> object:
         return get_id() if callable(get_id) else user
     except Exception as error:
         kind = type(user).__name__
-        # Not the error's text: it may name a person, and formatting it may run the app's code.
+        # The error's text is left out: it may name a person,
+        # and formatting it may run the app's code.
         why = type(error).__name__
         raise Malformed(f"user: a {kind} whose id could not be read: {why}") from error

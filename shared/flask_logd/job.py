@@ -1,4 +1,4 @@
-"""What the events of a job have in common: `with activity.context(user=...)`."""
+"""The user and properties that all events of a job share: `with activity.context(user=...)`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from flask import Flask, has_request_context, request
 
 @dataclass(frozen=True)
 class Job:
-    """The user and the properties of the events that are logged while it is current.
+    """The user and the properties of the events that are logged while the job is current.
 
-    It applies to the app and the request in which it began, or to no request: an app that a job
-    calls, or a request that it makes to its own, logs for its own users.
+    A job applies to the app and the request in which it began, or outside requests. An app that the
+    job calls, and a request that it makes to its own app, log for their own users.
     """
 
     app: Flask
@@ -30,9 +30,10 @@ _current: ContextVar[Job | None] = ContextVar("activity_log_job", default=None)
 
 @contextlib.contextmanager
 def running(app: Flask, user: object, props: Mapping[str, Any]) -> Iterator[None]:
-    """Makes a job current during the block, in this thread or task.
+    """Makes a job current during the `with` block, in this thread or task.
 
-    Inside another one it adds to that one's properties, and keeps its user unless it has its own.
+    Inside another job, the new one adds its properties to the other's, and keeps the other's user
+    unless it has a user of its own.
     """
     outer = current(app)
     if outer is not None:
@@ -52,5 +53,5 @@ def current(app: Flask) -> Job | None:
 
 
 def _request() -> object:
-    # Not the proxy, which is one for all requests.
+    # Flask's `request` itself is a proxy, the same object for all requests.
     return request._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Logs requests, page views above all, from Flask's signals for start, end and failure.
+"""Logs requests, such as page views, from Flask's signals for start, end and failure.
 
 The receivers run inside the request, so none of them may raise.
 """
@@ -29,16 +29,16 @@ from logd_wire.schema import INT64_MAX
 
 try:
     import flask_login
-except ImportError:  # an application may know its users by other means
+except ImportError:  # without Flask-Login, an application identifies its users by other means
     flask_login = None
 
 
 VIEW_ARG_CHARS_MAX = 256
-METHOD_CHARS_MAX = 32  # a browser may send any word
+METHOD_CHARS_MAX = 32  # long methods are cut, since a browser may send any word
 
 
 class PageViews:
-    """The signal receivers of one app. Signals hold them weakly: keep a reference."""
+    """The receivers of Flask's signals for one app; the app keeps them, since a signal does not."""
 
     def __init__(self, state: AppState) -> None:
         self._state = state
@@ -48,17 +48,19 @@ class PageViews:
 
     def connect(self, app: Flask) -> None:
         """Connects the receivers, so that the app's page views are logged."""
-        # Signals, not before_request and after_request: an earlier before_request that answers by
-        # itself skips the others, and an after_request sees neither the final response nor a saved
-        # session. `request_finished` comes when the response is complete down to its cookies, so
-        # nothing done there can change it, and before anything of the request is torn down.
+        # Signals are used, not before_request and after_request:
+        # an earlier before_request that answers by itself skips the others,
+        # and an after_request sees neither the final response nor a saved session.
+        # `request_finished` comes when the response is complete down to its cookies,
+        # so nothing done there can change it, and before anything of the request is torn down.
         request_started.connect(self._on_started, app)
         request_finished.connect(self._on_finished, app)
         got_request_exception.connect(self._on_exception, app)
         request_tearing_down.connect(self._on_tearing_down, app)
         if flask_login is not None:
             flask_login.user_logged_out.connect(self._on_user_known, app)
-            if self._settings.user is None:  # else another's ids would be compared with these
+            # With ACTIVITY_LOG_USER, Flask-Login's ids may be of another kind.
+            if self._settings.user is None:
                 flask_login.user_loaded_from_cookie.connect(self._on_user_known, app)
                 flask_login.user_loaded_from_request.connect(self._on_user_known, app)
                 flask_login.user_logged_in.connect(self._on_logged_in, app)
@@ -81,7 +83,7 @@ class PageViews:
                 record_protected_session(self._state.current_record())
 
     def _on_user_known(self, app: Flask, user: Any = None, **_: Any) -> None:
-        """Records the user who logs out, or who was loaded by other means than the session."""
+        """Records the user who logs out, or who was identified by other means than the session."""
         with self._suppress(app):
             if has_request_context() and user is not None and user.is_authenticated:
                 record = self._state.current_record()
@@ -97,7 +99,8 @@ class PageViews:
 
     def _on_tearing_down(self, app: Flask, exc: BaseException | None = None, **_: Any) -> None:
         """Logs a request without a response, whose exception was raised to the server."""
-        # Not even while testing: the handler's own error is what the developer needs to see.
+        # The exception is not raised even while testing:
+        # the developer needs to see the handler's own.
         with self._suppress(app, reraise=False):
             # A worker's SystemExit sends no `got_request_exception`. An `Exception` alone proves
             # nothing: a copy of this context, in a thread, is torn down with its own exception.
@@ -137,7 +140,7 @@ class PageViews:
         if endpoint is None:
             return False
         excluded = self._excluded.get(endpoint)
-        if excluded is None:  # an app has few endpoints, each decided once
+        if excluded is None:  # there are few endpoints, each matched against the setting once
             excluded = _matches(endpoint, self._settings.exclude)
             self._excluded[endpoint] = excluded
         return excluded
@@ -146,14 +149,14 @@ class PageViews:
 def _chosen_args(
     of_url: Mapping[str, Any] | None, names: frozenset[str] | None
 ) -> dict[str, Any] | None:
-    """Returns the arguments of the URL that are logged, by name, of bounded size."""
+    """Returns the URL's arguments to log, by name, with long values cut off; None for none."""
     if not of_url or (names is not None and names.isdisjoint(of_url)):
         return None
     chosen = {}
     for name, value in of_url.items():
         if names is not None and name not in names:
             continue
-        # A URL may be far longer than an event, which would be refused for it.
+        # Long values are cut off, since an event with one would be refused for its size.
         if isinstance(value, str) and len(value) > VIEW_ARG_CHARS_MAX:
             value = value[: VIEW_ARG_CHARS_MAX - 1] + "\N{HORIZONTAL ELLIPSIS}"
         elif isinstance(value, int) and abs(value) > INT64_MAX:

@@ -1,4 +1,4 @@
-"""What the extension keeps of one request until its page view is logged."""
+"""The data that the extension keeps of one request until its event is logged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from flask import request
 from flask.globals import request_ctx
 
-# Narrow on purpose: the header comes from outside and ends up in every event of the request.
+# Few characters are allowed, since the header comes from
+# outside and its value is stored in every event of the request.
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ATTRIBUTE = "_activity_log_record"
 
@@ -25,14 +26,15 @@ class RequestRecord:
     """
 
     request_id: str
-    started_s: float  # time.perf_counter(): monotonic
+    started_s: float  # the monotonic time of `time.perf_counter()`, in seconds
     first_user: str | None = None
     switched_to: str | None = None
     actor_at_start: str | None = None
-    session_user: Any = None  # Flask-Login's key of the session's user; the account may be gone
+    session_user: Any = None  # the user's id in Flask-Login's session; the account may be gone
     crashed: bool = False
     logged: bool = False
-    extra: dict[str, Any] | None = None  # of ACTIVITY_LOG_EXTRA, from the first event on
+    # The properties of ACTIVITY_LOG_EXTRA, from the request's first event on.
+    extra: dict[str, Any] | None = None
 
     def set_current_user(self, user: str | None) -> None:
         """Records who is logged in at this moment of the request."""
@@ -42,12 +44,12 @@ class RequestRecord:
 
 
 def current_record(request_id_header: str) -> RequestRecord:
-    """Returns the current request's record, and creates it where no signal has done so.
+    """Returns the record of the current request; creates it if no signal has done so.
 
-    A request context that was pushed by hand sends no `request_started`.
+    A request context that was pushed by hand sends no signal `request_started`.
     """
-    # An attribute of the request, not of `g`: an app context may outlive a request, and a
-    # request may call another app, or its own.
+    # The record is an attribute of the request, not of `g`:
+    # an app context may outlive a request, and a request may call another app, or its own.
     target = request._get_current_object()  # type: ignore[attr-defined] # a LocalProxy's
     record: RequestRecord | None = getattr(target, _ATTRIBUTE, None)
     if record is None:
@@ -62,10 +64,10 @@ def _request_id(header: str) -> str:
 
 
 class preserve_session_access:
-    """Restores the session's `accessed` mark, for which Flask would add `Vary: Cookie`."""
+    """Lets code read the session without setting its `accessed` mark, which adds `Vary: Cookie`."""
 
     def __enter__(self) -> preserve_session_access:
-        # The attribute that `flask.session` reads, because reading the proxy sets the mark.
+        # This attribute is what `flask.session` reads; reading the proxy itself would set the mark.
         self._session = getattr(request_ctx, "_session", None)
         self._accessed = getattr(self._session, "accessed", None)
         return self

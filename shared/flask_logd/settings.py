@@ -17,7 +17,7 @@ from logd_wire.paths import PathTooLong, check_socket_path
 from logd_wire.requests import OTHER_REQUESTS, PAGE_VIEW
 from logd_wire.schema import Malformed, check_event_type
 
-UserCallable = Callable[[], object]  # returns what `identity` accepts
+UserCallable = Callable[[], object]  # the function returns a user in a form that `identity` accepts
 
 _PREFIX = "ACTIVITY_LOG_"
 _DEFAULTS: dict[str, Any] = {
@@ -53,7 +53,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class RequestChoice:
-    """Which requests are logged, and which arguments of their URLs; None means all."""
+    """Which requests are logged, and which arguments of their URLs; None stands for all."""
 
     methods: frozenset[str] | None
     statuses: frozenset[int] | None
@@ -61,7 +61,7 @@ class RequestChoice:
     view_args: frozenset[str] | None
 
     def includes(self, method: str, status: int) -> bool:
-        """Whether a request of that method, answered with that status, is logged."""
+        """Whether a request with this method is logged after it was answered with this status."""
         return (self.methods is None or method in self.methods) and (
             self.statuses is None or status in self.statuses
         )
@@ -101,7 +101,8 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     enabled = read("ACTIVITY_LOG_ENABLED", _is_bool, "True or False")
     outbox_bytes = read("ACTIVITY_LOG_OUTBOX_BYTES", _is_size_or_none, "a number of bytes over 0")
     directory = read("ACTIVITY_LOG_OUTBOX_DIRECTORY", _is_path_or_none, "a directory's path")
-    options: dict[str, Any] = {}  # only those that are set: the client has its own defaults
+    # Unset options are left out, since the client has its own defaults.
+    options: dict[str, Any] = {}
     if outbox_bytes is not None:
         options["outbox_bytes"] = outbox_bytes
     if directory is not None:
@@ -204,7 +205,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_names(value: Any) -> bool:
-    # A single string is a collection of letters: it would silently exclude nothing.
+    # A single string is refused: as a collection of letters it would silently exclude nothing.
     return isinstance(value, (tuple, list, set, frozenset)) and all(map(_is_name, value))
 
 
@@ -220,7 +221,8 @@ def _are_types(value: Any) -> bool:
     if not _is_names(value):
         return False
     try:
-        # A request is logged when its page is finished: no view could wait for it.
+        # A request's own event cannot be durable:
+        # it is logged after the view, which cannot wait for it.
         return not ({PAGE_VIEW} | OTHER_REQUESTS) & {check_event_type(name) for name in value}
     except Malformed:
         return False

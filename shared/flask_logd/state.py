@@ -1,4 +1,4 @@
-"""The extension's state for one app, in `app.extensions`: settings, client, counters."""
+"""The extension's state for one app, in `app.extensions`: its settings, client and counters."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ class AppState:
         self._client_lock = threading.Lock()
 
     def client(self, app: Flask) -> ActivityClient:
-        """Returns the app's client, created at first use.
+        """Returns the app's client, which is created at the first call.
 
-        Not before: `app.testing` is often set only after `init_app`, and a server may load the app
-        and then fork its workers.
+        It is not created earlier: `app.testing` is often set only after `init_app`, and a server
+        may load the app and then fork its workers.
         """
         if self._client is None:
-            # Not under the lock: the factory may be the app's, and may log or wait for a thread.
+            # The client is made outside the lock,
+            # since the app's own factory may log or wait for a thread.
             made = self.settings.client_factory(
                 self.settings.socket_path,
                 strict=is_developing(app),
@@ -54,7 +55,7 @@ class AppState:
                 if self._client is None:
                     self._client = made
             if self._client is not made:
-                made.close()  # another thread was first
+                made.close()  # otherwise another thread was first
         return self._client
 
     def log(
@@ -66,7 +67,7 @@ class AppState:
         ts: object,
         props: Any,
     ) -> bool | Outcome:
-        """Logs one event of the current app, as `ActivityLog.log` describes."""
+        """Logs one event of the current app, as described at `ActivityLog.log`."""
         app = current_app._get_current_object()  # type: ignore[attr-defined] # a LocalProxy's
         policy = self.settings.durable
         if durable is None:
@@ -89,7 +90,7 @@ class AppState:
     def log_request(
         self, app: Flask, event_type: str, user: Any, record: RequestRecord, props: dict[str, Any]
     ) -> None:
-        """Logs the event of a request, whose own properties take precedence over extra ones."""
+        """Logs the event of a request; `props` take precedence over ACTIVITY_LOG_EXTRA's."""
         left: dict[str, Any] | None = props
         if self.callables.are_set:
             left = {**self._extra(app, record), **props}
@@ -107,11 +108,12 @@ class AppState:
         record: RequestRecord | None,
         acting: dict[str, str | None],
     ) -> dict[str, Any] | None:
-        """Returns the client's arguments for an event; None for one that the filter drops."""
+        """Returns the arguments to call the client with; None if the filter drops the event."""
         event = {"user": user}
         if ts is not None:
             event["ts_ns"] = time_ns(ts, strict=is_developing(app))
-        if isinstance(props, Mapping):  # anything else the client refuses as malformed
+        # If `props` is no mapping, the client refuses the event as malformed.
+        if isinstance(props, Mapping):
             if record is not None:
                 extra = self._extra(app, record)
                 props = {**extra, "request_id": record.request_id, **acting, **props}
@@ -122,7 +124,7 @@ class AppState:
 
     def _extra(self, app: Flask, record: RequestRecord) -> dict[str, Any]:
         if record.extra is None:
-            record.extra = {}  # for what the callable itself logs
+            record.extra = {}  # set before the call, in case the function logs an event itself
             record.extra = self.callables.extra_props(app)
         return record.extra
 
@@ -133,7 +135,7 @@ class AppState:
     def attribute(
         self, app: Flask, record: RequestRecord | None, named: object = None
     ) -> tuple[Any, dict[str, str | None]]:
-        """Returns an event's user and the properties that name who acts; see `attribution`.
+        """Returns an event's user, and the properties that name who acts for that user.
 
         An object that identifies no user is passed on as it is: the client refuses the event,
         counts it as malformed and reports it. While the app is testing or debugging, it raises.
@@ -150,13 +152,14 @@ class AppState:
     def _log_durable(
         self, app: Flask, event_type: str, timeout_s: float, event: dict[str, Any]
     ) -> Outcome:
-        # Outside a request no user can be told, so the stored event must not claim it.
+        # Outside a request no user can be told, and the stored event must not say that one was.
         tell_user = self.settings.durable.tell_user and has_request_context()
         outcome = self.client(app).emit_durable(
             event_type, timeout_s=timeout_s, tell_user=tell_user, **event
         )
         if outcome is Outcome.UNKNOWN and tell_user:
-            with self.failures.suppress(app):  # a failure to flash does not change the outcome
+            # The outcome stays the same if the message cannot be flashed.
+            with self.failures.suppress(app):
                 self.settings.durable.flash_message()
         return self._counted(outcome)
 

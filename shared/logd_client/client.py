@@ -66,7 +66,8 @@ class Client:
         check_socket_path(socket_path)
         settings = OutboxSettings(absolute(os.fspath(socket_path)), outbox_bytes, outbox_directory)
         clock = environment.clock
-        # None of these refers to the client, so that one that is dropped is closed at once.
+        # None of these objects refers to the client,
+        # so a client that is no longer used is closed at once.
         self._guard = guard = Guard(environment.current_generation)
         self._producers = producers = ProducerSuccession(settings, environment, guard)
         self._session = session = ProducerSession(producers, clock)
@@ -119,8 +120,8 @@ class Client:
     ) -> Outcome:
         """Logs one event and waits up to `timeout_s` seconds until it is on the daemon's disk.
 
-        UNKNOWN after the timeout, at once without an outbox: the event is accepted, but when it
-        will be stored is not known. An event `durable_unknown` then follows it in the trail, with
+        Returns UNKNOWN after the timeout, or at once without an outbox: the event is accepted, but
+        its storage is not confirmed. An event `durable_unknown` then follows it in the trail, with
         `user_told` if `tell_user` says that the user will be told; and a later event
         `durable_settled` names it, once the outcome is known.
         """
@@ -140,8 +141,8 @@ class Client:
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Waits up to `timeout_s` seconds; returns whether all events accepted so far are on disk.
 
-        Also what went into an outbox that this client had before. False without an outbox, unless
-        nothing was emitted: what became of it cannot be known then.
+        Events in earlier outboxes of this client count as well. Without an outbox it returns False,
+        unless nothing was emitted, since nothing confirms the events.
         """
         deadline_s = deadline_after(timeout_s)
         former, producer, waits = self._guard.run(self._pending_waits)
@@ -156,7 +157,7 @@ class Client:
     def _pending_waits(
         self, nested: bool
     ) -> tuple[FormerProducers, Producer | None, list[tuple[ConfirmationWaiters, int, float]]]:
-        """Returns each producer's sequence to wait for, and until when if its file is removed."""
+        """Returns each producer's last sequence, and its deadline if its file is removed."""
         producers = self._producers
         if not nested:
             try:
@@ -177,24 +178,24 @@ class Client:
         return producers.former, producer, waits
 
     def stats(self) -> dict[str, Any]:
-        """Returns this process's counts.
+        """Returns the counts of this process's events and of its outbox.
 
         attempted = accepted + refused, accepted = confirmed + pending + unconfirmable (what no
         outbox held).
 
-        Times in seconds, sizes in bytes. `used_bytes` is what waits in all rings, `room_bytes` what
-        the present one still takes and the larger ones that may follow it, unless there was no
-        memory for one at the last attempt. `room_s` is how long that takes events at the rate seen
-        since the last call, if nothing were confirmed any more; None without events.
-        `send_error` is why the kernel did not take the last datagram; None where it did.
+        Times are in seconds, sizes in bytes. `used_bytes` is the unconfirmed part of all rings.
+        `room_bytes` is the free part of the present ring, plus the larger rings that may follow it
+        unless there was no memory for one at the last attempt. `room_s` is how long that room lasts
+        at the rate of events since the last call, if the daemon confirmed nothing more; None
+        without events. `send_error` is why the kernel did not take the last datagram; None where it
+        did.
         """
         return self._guard.run(self._stats.read)
 
     # -- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Writes a farewell and releases the outbox. What is accepted stays there until it is
-        stored.
+        """Writes a farewell and releases the outbox, whose events stay in it until they are stored.
 
         Later events are refused. Does nothing in a forked child that has not emitted. Called by a
         signal handler in the middle of another call, it takes effect after that call.
@@ -208,11 +209,12 @@ class Client:
         self.close()
 
     def __del__(self) -> None:
-        # A constructor that raised has nothing to close.
+        # There is nothing to close if the constructor raised.
         shutdown: Shutdown | None = getattr(self, "_shutdown", None)
         if shutdown is not None and shutdown.is_needed:
             with contextlib.suppress(Exception):
-                # At the end all finalizers run before anything is gone: another may still emit.
+                # At the interpreter's end, another object's
+                # finalizer may still emit after this one.
                 if shutdown.ending or sys.is_finalizing():
                     shutdown.end_process()
                 else:
@@ -220,16 +222,15 @@ class Client:
 
 
 def _reset_clients_in_child() -> None:
-    """Resets clients at once where Python forks; a child that Python is not aware of does so at its
-    first call.
-    """
+    """Resets clients right after a fork by Python. After any other fork, their first call does."""
     for client in list(_clients):
         client._guard.renew()
 
 
 @atexit.register
 def _end_clients() -> None:
-    # An atexit handler registered in a parent runs in its forked children too: that is checked.
+    # A forked child runs this handler of its parent too;
+    # `end_process` checks which process it is in.
     for client in list(_clients):
         client._shutdown.end_process()
 

@@ -32,7 +32,7 @@ class Unsupported(Exception):
 
 
 class ConformanceDriver:
-    """One client, and a method for each command."""
+    """Runs one client for `logd conformance`, with a method for each command."""
 
     def __init__(self) -> None:
         self.client: Client | None = None
@@ -50,7 +50,7 @@ class ConformanceDriver:
         return "ok"
 
     def do_emit(self, event_type: str, user: str, number: str, pad: str) -> str:
-        """Logs an event with a number, and a padding of that length."""
+        """Logs an event with the given number, and a padding of the given length."""
         props = {"n": int(number)} | ({"pad": "x" * int(pad)} if int(pad) else {})
         accepted = self.opened.emit(event_type, user=text_or_nil(user), props=props)
         return "accepted" if accepted else "refused"
@@ -73,21 +73,21 @@ class ConformanceDriver:
         return outcome.value
 
     def do_outbox(self) -> str:
-        """Answers whether the client has an outbox just now."""
+        """Answers whether the client has an outbox now."""
         has = self.opened.stats()["producer"] and not self.opened.stats()["outbox"]["reason"]
         return "yes" if has else "no"
 
     def do_stats(self) -> str:
-        """Answers the client's counts."""
+        """Answers with the client's counts."""
         stats = self.opened.stats()
         return f"{stats['attempted']} {stats['accepted']} {stats['refused']}"
 
     def do_flush(self, timeout_ms: str) -> str:
-        """Answers whether all events are on disk within that time."""
+        """Answers whether all events are on disk within the given time."""
         return "yes" if self.opened.flush(int(timeout_ms) / 1000) else "no"
 
     def do_fork(self, number: str) -> str:
-        """Forks; the child logs an event of that number, if it is not 0, and ends."""
+        """Forks a child, which logs an event with the given number, if it is not 0, and ends."""
         pid = os.fork()
         if not pid:
             code = 1
@@ -134,7 +134,7 @@ class ConformanceDriver:
         return payload.hex()
 
     def do_record(self, producer: str, sequence: str, payload: str) -> str:
-        """Encodes a record of that producer."""
+        """Encodes a record of the given producer."""
         seed = producer_seed(int(producer, 16))
         return encode_record(seed, int(sequence), unhex(payload)).hex()
 
@@ -145,7 +145,7 @@ class ConformanceDriver:
 
 
 def unhex(word: str) -> bytes:
-    """Decodes the bytes of a word: `.` for none."""
+    """Decodes the bytes that a word of hexadecimal stands for; `.` stands for none."""
     return b"" if word == "." else bytes.fromhex(word)
 
 
@@ -158,12 +158,12 @@ def decode(word: str) -> str:
 
 
 def text_or_nil(word: str) -> str | None:
-    """Returns a word as text; None for `-`."""
+    """Returns a word as text, and None for `-`."""
     return None if word == "-" else word
 
 
 def native(props: str) -> dict[str, object]:
-    """Decodes props as a Python caller passes them. Raises Unsupported if that is impossible."""
+    """Decodes packed props to Python's values. Raises Unsupported if they have none."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)

@@ -20,7 +20,10 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, fd: int) -> Identity:
-        """Returns the identity of what `fd` names now. Raises OSError for a closed one."""
+        """Returns the identity of the file that `fd` names now.
+
+        Raises OSError if `fd` is closed.
+        """
         status = os.fstat(fd)
         return cls(status.st_dev, status.st_ino, status.st_nlink)
 
@@ -30,7 +33,8 @@ class Identity(NamedTuple):
             status = os.fstat(fd)
         except OSError:
             return False
-        # Without making another tuple: this is done before each send.
+        # The fields are compared one by one,
+        # since making a tuple takes longer, and each send does this.
         return (
             status.st_ino == self.inode
             and status.st_dev == self.device
@@ -38,5 +42,5 @@ class Identity(NamedTuple):
         )
 
     def names(self, status: os.stat_result) -> bool:
-        """Whether `status` is of this file, with any number of names."""
+        """Whether `status` (of `os.stat`) is of this file, with any number of names."""
         return (status.st_dev, status.st_ino) == (self.device, self.inode)

@@ -36,7 +36,7 @@ class Outcome(enum.Enum):
 class DurableEvent:
     """A durable event, from before it is accepted until its last note is written.
 
-    `unknown_recorded`: its `durable_unknown` is in the outbox.
+    `unknown_recorded` is true once its `durable_unknown` is in the outbox.
     """
 
     def __init__(self, tell_user: bool) -> None:
@@ -44,14 +44,15 @@ class DurableEvent:
         self.user: str | None = None
         self.unknown_recorded = False
         self._tell_user = tell_user
-        # One assignment changes both: the thread that waits reads them outside the guard.
+        # The place is a pair, so that one assignment changes both:
+        # a waiting thread reads them outside the guard.
         self._place: tuple[ConfirmationWaiters, int] | None = None
         self._label = ""
         self._mark: Mark | None = None
         self._reserved_in: OutboxWriter | None = None
 
     def set_names(self, event_type: str, user: str | None) -> None:
-        """Sets the event's type and user as notes about it carry them."""
+        """Sets the type and user that notes about the event name."""
         self.type = event_type
         self.user = user
 
@@ -59,15 +60,18 @@ class DurableEvent:
         """Reserves outbox space for the `durable_unknown`; the event is refused without it."""
         self.release_note_space()
         if producer is not None and producer.outbox is not None:
-            # Known here before it is reserved there: an interrupted call can give it back.
+            # The writer is set before the reservation,
+            # so that an interrupted call can still release it.
             self._reserved_in = producer.outbox.writer
             self._reserved_in.reserve(self)
 
     def record_accepted(
         self, waiters: ConfirmationWaiters, sequence: int, current: Producer
     ) -> None:
-        """Records the producer and sequence that the event was accepted with: not always the
-        producer that was there before the call. Notes about it go to the client's `current` one.
+        """Records the producer and sequence with which the event was accepted.
+
+        The producer may be another one than before the call. Notes about the event go to the
+        client's `current` producer.
         """
         producer = waiters.producer
         self._place = (waiters, sequence)
@@ -77,27 +81,28 @@ class DurableEvent:
             self.reserve_note_space(current)
 
     def release_note_space(self) -> None:
-        """Releases the space reserved for the note: it is used now, or no note will be written."""
+        """Releases the space reserved for the note, when the note is written or none will be."""
         writer, self._reserved_in = self._reserved_in, None
         if writer is not None:
             writer.release_reservation(self)
 
     def move_note_space(self, successor: Producer) -> None:
-        """Reserves the note's space in the successor instead, where the note will be written."""
+        """Reserves the note's space in the successor's outbox, where the note will be written."""
         if self._reserved_in is not None:
             self.reserve_note_space(successor)
 
     def wait(self, deadline_s: float) -> bool:
         """Waits until the event is on disk; False if it is not by the deadline."""
         place = None
-        while self._place is not place:  # it may be written again elsewhere
+        # The event of a retired outbox may be written again to another.
+        while self._place is not place:
             place = self._place
             if place is not None and place[0].wait(place[1], deadline_s):
                 return True
         return False
 
     def is_at(self, producer: Producer, sequence: int) -> bool:
-        """Whether this event has that sequence of that producer."""
+        """Whether this event has the given sequence of the given producer."""
         return self._place is not None and (
             self._place[0].producer is producer and self._place[1] == sequence
         )
@@ -115,7 +120,7 @@ class DurableEvent:
 
     @property
     def belongs_to_parent(self) -> bool:
-        """Whether this is a forked child, and the event its parent's, which alone resolves it."""
+        """Whether the event is a parent process's, which alone resolves it."""
         return self._mark is not None and not self._mark[0]
 
     @property
@@ -135,24 +140,24 @@ class DurableEvent:
         return {**self._reference(), "outcome": outcome.value}
 
     def _reference(self) -> dict[str, Any]:
-        # With its producer: another one may have replaced that before the note is written.
+        # The note names the event's producer, since another one may have replaced that by then.
         return {"producer": self._label, "sequence": self.sequence, "type": self.type}
 
 
 class UnresolvedEvents:
     """Durable events that were reported as unknown to their callers; oldest first.
 
-    Bounded: with the daemon away for long the oldest is forgotten first. Its `durable_unknown`
-    stays true without a further note.
+    Their number is bounded: when the daemon is away for long, the oldest are dropped, and get no
+    `durable_settled`.
     """
 
     def __init__(self) -> None:
         self.events: list[DurableEvent] = []
-        # Events without an outbox whose `durable_unknown` the kernel did not take at the time.
+        # Events without an outbox whose `durable_unknown` the kernel did not take when it was sent.
         self._unrecorded: list[DurableEvent] = []
 
     def add(self, event: DurableEvent) -> None:
-        """Adds an event whose caller was given UNKNOWN."""
+        """Adds an event whose caller was given the outcome UNKNOWN."""
         self.events.append(event)
         if not event.unknown_recorded:
             self._unrecorded.append(event)
@@ -171,7 +176,7 @@ class UnresolvedEvents:
         return self.events[0], SETTLED_TYPE, self.events[0].settled_props(outcome)
 
     def mark_recorded(self, event: DurableEvent, note_type: str) -> None:
-        """Removes the note that `next_note` returned, once it is accepted. May be called twice."""
+        """Removes a note that `next_note` returned, after it is accepted. May be called twice."""
         events = self._unrecorded if note_type == UNKNOWN_TYPE else self.events
         if note_type == UNKNOWN_TYPE:
             event.unknown_recorded = True

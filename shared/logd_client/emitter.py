@@ -1,4 +1,4 @@
-"""Accepts or refuses an event, without raising or blocking: the path of each `emit`."""
+"""The path of each `emit`: accepts or refuses an event, without raising or blocking."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ class Emitter:
     ) -> int:
         """Accepts an event; returns its sequence, or 0 if refused.
 
-        `event` is set for a durable event only.
+        `event` is given for a durable event only.
         """
-        # Before the guard: reading the caller's values may take time, and run the caller's code.
+        # The event is packed outside the guard:
+        # reading the caller's values may take time, and run the caller's code.
         try:
             payload = event_payload(
                 event_type,
@@ -80,7 +81,8 @@ class Emitter:
         thread = get_ident()
         while True:
             if not (guard.free and guard.mark[0]) and guard.is_nested(thread):
-                # A signal handler or __del__ of this very thread, in the middle of a call.
+                # The caller is a signal handler or __del__ that
+                # interrupted this thread inside the client.
                 producers.refusals.count(REFUSED_REENTERED, producers.current)
                 return 0
             mark = guard.mark
@@ -88,7 +90,7 @@ class Emitter:
             detail = ""
             entered = own = False
             try:
-                # As `Guard.run`, without another call.
+                # This does the same as `Guard.run`, and saves its call.
                 entered, guard.free = guard.free, False
                 if not entered:
                     continue
@@ -97,7 +99,8 @@ class Emitter:
                     producers.former.any and producers.former.is_check_due(self._monotonic_s())
                 ):
                     tracker.record_resolved()
-                # From here on the event being accepted is the caller's own.
+                # After this line, an accepted event is the caller's;
+                # before it, an earlier event or a note.
                 session.attempt = None
                 own = True
                 if event is not None:
@@ -113,11 +116,11 @@ class Emitter:
                         return sequence
                 refused, detail = session.why_not_accepted()
             except Forked:
-                continue  # A signal handler forked: this is the child, with another producer.
+                continue  # if a signal handler has forked, the child starts the call again
             except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
                 if not mark[0]:
                     continue
-                # If a signal handler raised after the event was accepted, it counts as accepted.
+                # An event that was accepted before a signal handler raised counts as accepted.
                 accepted = session.accepted_sequence() if own else 0
                 if accepted:
                     if event is not None:
@@ -125,7 +128,7 @@ class Emitter:
                     return accepted
                 refused, detail = REFUSED_ERROR, describe(error)
             finally:
-                # A signal handler may raise at any call: the guard is released whatever happens.
+                # A signal handler may raise at any call, so the guard is released in a `finally`.
                 try:
                     if refused:
                         producers.refusals.count(refused, producers.current)

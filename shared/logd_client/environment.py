@@ -1,6 +1,6 @@
-"""What a client takes from its process: clocks, producers, fork detection.
+"""The parts of its process that a client uses: clocks, producers, fork detection.
 
-A test or a simulation passes its own.
+Tests and simulations pass replacements.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from logd_wire.forks import Generation
 
 
 class ProducerFactory(Protocol):
-    """Opens a producer, with an outbox of its own if it can have one, and a socket."""
+    """Opens a producer with a socket, and with an outbox of its own if that is possible."""
 
     def __call__(
         self,

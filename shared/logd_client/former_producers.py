@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from logd_client.producer import Producer
 
 FORMER_PRODUCERS_MAX = 8
-# A daemon that still has a removed file open confirms what it reads from it within this time.
+# A daemon that has a removed file open reads and confirms its events within this time.
 REMOVED_WAIT_S = 5.0
 CHECK_INTERVAL_S = 0.1
 
 
 @dataclass(slots=True, eq=False)
 class Former:
-    """A producer that was left at `left_s`, on the monotonic clock.
+    """A producer that the client replaced at `left_s`, on the monotonic clock.
 
-    `moved`: its last event was written to the successor as well, since the daemon does not read it
-    here; it counts there. `outgrown`: it was left for a larger ring, whole and locked until then,
-    so that the daemon reads all of it.
+    `moved`: the daemon did not read its last event, so that event was written to the successor too,
+    and counts there. `outgrown`: it was replaced by one with a larger ring, and kept its lock until
+    then, so that the daemon reads all of it.
     """
 
     producer: Producer
@@ -34,7 +34,7 @@ class Former:
 
     @property
     def accepted(self) -> int:
-        """Events that count as this producer's."""
+        """Number of events that count as this producer's."""
         return self.producer.written - self.moved
 
     @property
@@ -44,36 +44,37 @@ class Former:
 
     @property
     def ring_bytes(self) -> int:
-        """Memory that this producer's ring takes; 0 once its file is removed."""
+        """Bytes of memory that this producer's ring takes; 0 once its file is removed."""
         outbox = self.producer.outbox
         return 0 if outbox is None or outbox.removed() else outbox.writer.ring_bytes
 
     def unread(self) -> bytes | None:
         """Returns the payload of the event that the daemon missed when it retired this producer.
 
-        None if there is none.
+        Returns None if it missed none.
 
-        The daemon retires a producer that has lost its lock, and then reads no more; the client
-        finds that out with the next event that it sends, so that one is there at most.
+        The daemon retires a producer that has lost its lock, and then reads no more. The client
+        notices with the next event that it sends, so at most one event is missed.
         """
         outbox = self.producer.outbox
         if outbox is None or self.is_confirmed or not outbox.writer.retired:
             return None
         if outbox.writer.given_up:
-            return None  # recorded as lost: written again, it would be counted twice
-        # Read again once it is removed: another daemon that opened it before reads it.
+            return None  # it is recorded as lost, and would count twice if written again
+        # `retired` is read again after the removal,
+        # since another daemon that opened the file clears it.
         if not outbox.removed() or not outbox.writer.retired:
             return None
         return outbox.writer.only_unconfirmed()
 
     def mark_moved(self) -> None:
-        """Stops counting the unread event here: it counts where it is written again."""
+        """Stops counting the unread event here, since it counts where it is written again."""
         self.moved = True
 
 
 @dataclass(frozen=True, slots=True)
 class _Closed:
-    """Totals of closed producers: all events, and those that can no longer be confirmed."""
+    """Totals of closed producers: accepted, confirmed and unconfirmable events."""
 
     accepted: int = 0
     confirmed: int = 0
@@ -81,27 +82,29 @@ class _Closed:
 
 
 class FormerProducers:
-    """Keeps former producers until nothing more can be learned of them, and their counts for good.
+    """Keeps former producers while confirmations may still arrive, and their counts for good.
 
-    `end` is called with each producer that is to be closed. Not locked: the caller lets one thread
-    in at a time.
+    `end` is called with each producer that is to be closed. It has no lock: the caller lets one
+    thread in at a time.
     """
 
     def __init__(self, end: Callable[[Producer], None], former_type: type[Former] = Former) -> None:
         self._end = end
         self._former_type = former_type
-        # One assignment changes both, so that a signal handler that raises counts nothing twice.
+        # Totals and producers are one tuple:
+        # a signal handler that raises in between counts nothing twice.
         self._state: tuple[_Closed, tuple[Former, ...]] = (_Closed(), ())
         self._check_due_s = 0.0
-        # Whether there are former producers, and any that are not outgrown; read by each emit.
+        # `any`: there are former producers; `urgent`: some are not outgrown. Each emit reads both.
         self.any = self.urgent = False
 
     def __iter__(self) -> Iterator[Former]:
         return iter(self._state[1])
 
     def counts(self, current: Producer | None) -> tuple[int, int, int]:
-        """Events of all producers, `current` included: accepted, confirmed, and those that no
-        outbox held, which nothing can confirm.
+        """Returns how many events of all producers are accepted, confirmed, and unconfirmable.
+
+        `current` is included. Events that no outbox held are unconfirmable.
         """
         closed, kept = self._state
         accepted, confirmed, unconfirmable = (
@@ -120,16 +123,16 @@ class FormerProducers:
 
     @property
     def unconfirmed(self) -> int:
-        """Events of closed producers that can no longer be confirmed."""
+        """Number of accepted events of closed producers that were not confirmed."""
         closed = self._state[0]
         return closed.accepted - closed.confirmed
 
     def ring_bytes(self, current: Producer | None) -> int:
-        """Returns the memory that the rings of all but `current` take until they are read."""
+        """Returns the bytes that the rings of all producers but `current` still take."""
         return sum(former.ring_bytes for former in self if former.producer is not current)
 
     def used_bytes(self, current: Producer | None) -> int:
-        """Bytes in the rings of all but `current` that the daemon has not confirmed."""
+        """Returns the bytes in the rings of all producers but `current` that are not confirmed."""
         return sum(
             outbox.writer.used_bytes
             for former in self
@@ -139,7 +142,7 @@ class FormerProducers:
         )
 
     def add(self, producer: Producer, now_s: float, *, outgrown: bool = False) -> None:
-        """Adds a producer that the client has left, unless it is here already."""
+        """Adds a producer that the client has replaced, unless it is kept already."""
         closed, kept = self._state
         self.any = True
         self.urgent = self.urgent or not outgrown
@@ -148,24 +151,25 @@ class FormerProducers:
         self._check_due_s = 0.0
 
     def is_check_due(self, now_s: float) -> bool:
-        """Whether an emit must check the former producers; outgrown ones alone can wait."""
+        """Whether an emit must check the former producers.
+
+        Outgrown ones are checked at intervals.
+        """
         return self.urgent or now_s >= self._check_due_s
 
     def of(self, producer: Producer) -> Former | None:
-        """Returns the entry of that producer, if it is a former one, else None."""
+        """Returns the entry of the given producer, or None if it is not a former one."""
         for former in self:
             if former.producer is producer:
                 return former
         return None
 
     def close_finished(self, now_s: float, current: Producer | None) -> None:
-        """Closes former producers of which nothing more can be learned.
+        """Closes former producers whose counts are final. Runs a few times a second at most.
 
-        It does so a few times a second at most.
-
-        One that is `current` is removed: a signal handler raised before its successor took over.
-        Where more than FORMER_PRODUCERS_MAX may still be confirmed, the oldest are closed: what
-        they had not confirmed stays pending in the counts for good.
+        A former producer that is `current` is removed from the former ones: a signal handler raised
+        before its successor took over. Of more than FORMER_PRODUCERS_MAX whose events may still be
+        confirmed, the oldest are closed, and their unconfirmed events count as pending for good.
         """
         if now_s < self._check_due_s:
             return
@@ -190,18 +194,20 @@ class FormerProducers:
             return True
         if not outbox.writer.given_up:
             if not outbox.removed():
-                return False  # a daemon will read it
+                return False  # a daemon will read the file
             if outbox.writer.retired:
                 return former.unread() is None
-        # In a file without a name, which a daemon may have open or not, or in one that was given
-        # up: where no daemon reads it, the numbers of what is lost are all that can be sent.
+        # The file has lost its name, or the daemon has given it up.
+        # In case that no daemon has it open, a farewell sends the last
+        # sequence and the refusals, which is all that can still be reported.
         if not former.farewell_sent:
             former.farewell_sent = former.producer.send_farewell(outbox.writer.refusals)
         return former.farewell_sent and now_s >= former.left_s + REMOVED_WAIT_S
 
     def close(self, former: Former) -> None:
-        """Closes a former producer: later confirmations of its events are not seen."""
-        # First: interrupted in there, it is closed again. Its numbers can be read all the same.
+        """Closes a former producer, so that later confirmations of its events are not counted."""
+        # The producer is ended before its totals are added: if a signal handler interrupts this,
+        # it is closed again later, and its numbers can still be read.
         self._end(former.producer)
         closed, kept = self._state
         if former in kept:

@@ -20,10 +20,10 @@ from types import MemberDescriptorType
 from typing import Any, Protocol
 from uuid import UUID
 
-INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # msgpack's
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # the range of msgpack's integers
 # Decimal text of larger numbers takes long to make; no key or counter is as large.
 INT_BITS_MAX = 8192
-# How often values are read that another thread changes meanwhile.
+# How many times a value is read that another thread changes meanwhile.
 _TRIES = 3
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -71,7 +71,7 @@ def _read(iterate: Callable[[], Iterable[Any]]) -> list[Any]:
 
 def _map(work: Conversion, value: Any, depth_left: int) -> Any:
     work.expect(dict.__len__(value))
-    # Not copied as a dict, which would call the keys' own `__hash__` and `__eq__`.
+    # The items are not copied to a dict, which would call the keys' own `__hash__` and `__eq__`.
     items = _read(partial(dict.items, value))
     return work.renamed([key for key, _ in items], [item for _, item in items], depth_left)
 
@@ -103,7 +103,7 @@ def _set_of(base: Any) -> Form:
         if type(plain) is list:
             try:
                 plain.sort()
-            except TypeError:  # of several kinds
+            except TypeError:  # items of several types have no order of their own
                 plain.sort(key=lambda item: (type(item).__name__, repr(item)))
         return plain
 
@@ -157,7 +157,7 @@ def _duration(value: timedelta) -> str:
 
 
 def _member(work: Conversion, value: Any, depth_left: int) -> Any:
-    """Converts an enumeration's member by its value, which must not be a member again."""
+    """Converts an enumeration's member by its value, which may not be a member itself."""
     inner = object.__getattribute__(value, "_value_")
     if issubclass(type(inner), Enum):
         return work.mark(type(value))
@@ -173,22 +173,22 @@ def _numpy_scalar(work: Conversion, value: Any, depth_left: int) -> Any:
         return work.text(str(numpy.datetime_as_string(value)))
     if is_duration:
         value = numpy.timedelta64(value, "us")
-    work.expect(numpy.generic.nbytes.__get__(value))  # a structured value can have any size
+    work.expect(numpy.generic.nbytes.__get__(value))  # a structured value may have any size
     item = numpy.generic.item(value)
-    if issubclass(type(item), numpy.generic):  # as that of a long double is
+    if issubclass(type(item), numpy.generic):  # a long double's item is another long double
         return work.mark(kind)
     return work.value(item, depth_left)
 
 
 def _dataclass(work: Conversion, value: Any, depth_left: int) -> Any:
-    """Converts the fields that its repr shows, as far as reading them runs no code."""
+    """Converts the dataclass fields that `repr` shows and that can be read without running code."""
     kind = type(value)
     fields = dataclasses.fields(kind)
     work.expect(len(fields))
     try:
         state = object.__getattribute__(value, "__dict__")
     except AttributeError:
-        state = {}  # it has slots
+        state = {}  # an instance of a class with __slots__ has no __dict__
     shown = {}
     for field in fields:
         name = field.name
@@ -206,14 +206,14 @@ def _class_entry(kind: type, name: str) -> Any:
 
 
 def _missing(_work: Conversion, _value: Any, _depth_left: int) -> None:
-    """Converts pandas' NA and NaT."""
+    """Converts pandas' NA and NaT to None."""
 
 
 def _unknown(work: Conversion, value: Any, _depth_left: int) -> str:
     return work.mark(type(value))
 
 
-# In this order: a member of an IntEnum is an int, a datetime is a date.
+# The order matters: a member of an IntEnum is an int, a datetime is a date.
 _FORMS: tuple[tuple[type, Form], ...] = (
     (str, _text_by(str.__str__)),
     (int, _integer),
@@ -236,10 +236,10 @@ _FORMS: tuple[tuple[type, Form], ...] = (
 
 
 def _find_form(kind: type) -> Form:
-    # Looked up, not imported: where they are not loaded, there is no value of theirs either.
+    # A program that has not loaded these modules cannot pass a value of theirs.
     pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
     if kind in (type(getattr(pandas, "NA", None)), type(getattr(pandas, "NaT", None))):
-        return _missing  # NaT is a datetime as well, of the year 1
+        return _missing  # found before `datetime`, since NaT is an instance of it
     for base, form in _FORMS:
         if issubclass(kind, base):
             return form
@@ -250,7 +250,7 @@ def _find_form(kind: type) -> Form:
     return _mapping if issubclass(kind, Mapping) else _unknown
 
 
-# The form of each type's values. Bounded, since it keeps the types alive.
+# Finds the form for a type's values. The cache is bounded, since it keeps the types alive.
 form_of: Callable[[type], Form] = lru_cache(maxsize=256)(_find_form)
 
 

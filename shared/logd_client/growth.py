@@ -17,10 +17,11 @@ from logd_wire.outbox.layout import RING_BYTES_MAX, RING_BYTES_MIN
 # The next ring is this many times as large, so that the room of small processes stays small and a
 # busy one gets to its largest ring in two or three steps.
 GROWTH_FACTOR = 8
-# With room for fewer smallest rings than this, there is one ring only: a second holds hardly more.
+# A client makes one ring only if there is room for fewer smallest
+# rings than this, since a second ring would hold hardly more.
 FIRST_WHOLE = 4
-# The pause after memory for a larger ring could not be had: an attempt allocates, and gives it all
-# back.
+# Seconds between attempts to make a larger ring when there was no memory for one:
+# each attempt allocates memory, and frees it when there is not enough.
 RETRY_INTERVAL_S = 1.0
 
 
@@ -39,7 +40,7 @@ def next_ring_bytes(ring_bytes: int, former_bytes: int, outbox_bytes: int) -> in
     left = _most(outbox_bytes) - former_bytes - ring_bytes
     following = ring_bytes * GROWTH_FACTOR
     if left < 2 * following:
-        following = left & -8  # what would remain could not be used
+        following = left & -8  # take all that is left, since a further ring would be too small
     return following if following > ring_bytes else 0
 
 
@@ -48,12 +49,12 @@ def _most(outbox_bytes: int) -> int:
 
 
 class Growth:
-    """Keeps track of how much larger rings of a client may be, and when to try for one again."""
+    """Keeps track of the size that further rings of a client may have, and of failed attempts."""
 
     def __init__(self, outbox_bytes: int) -> None:
         self._outbox_bytes = outbox_bytes
         self._retry_after_s = float("-inf")
-        self.problem = ""  # why there was no larger ring at the last attempt
+        self.problem = ""  # why no larger ring could be made at the last attempt
 
     def ring_bytes(self, ring_bytes: int, former_bytes: int, now_s: float) -> int:
         """Returns the size of the ring to try now; 0 for none, also if one was tried just now."""
@@ -72,9 +73,9 @@ class Growth:
         return 0 if self.problem else self.left_bytes(ring_bytes, former_bytes)
 
     def failed(self, problem: str, now_s: float) -> None:
-        """Records that no larger ring could be had, and postpones the next attempt."""
+        """Records that no larger ring could be made, and postpones the next attempt."""
         self.problem, self._retry_after_s = problem, now_s + RETRY_INTERVAL_S
 
     def succeeded(self) -> None:
-        """Records that there is a larger ring now."""
+        """Records that a larger ring was made."""
         self.problem, self._retry_after_s = "", float("-inf")

@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar
 from logd_wire import forks
 from logd_wire.forks import Forked, Generation
 
-# Seconds between two checks whether another thread is still inside.
+# Seconds between two checks whether another thread is still inside the guard.
 PAUSE_S = 0.00005
 PATIENCE_S = 0.002
 TRACED_S = 1.0
@@ -37,23 +37,23 @@ _log = logging.getLogger("logd.client")
 
 
 class GuardedPart(Protocol):
-    """A part of a client that only the thread inside the guard may change."""
+    """A part of a client that only the thread inside the guard changes."""
 
     def reset(self, forked: bool) -> None:
-        """Starts as in a new client; a client that is closed stays so unless `forked`."""
+        """Resets this part as in a new client; a closed client stays closed unless `forked`."""
 
 
 class GuardedProducers(GuardedPart, Protocol):
-    """The part that holds descriptors and mappings of its process."""
+    """The part under the guard that has a process's producers, with descriptors and mappings."""
 
     def release_inherited(self) -> None:
-        """Closes what a parent process has opened."""
+        """Closes descriptors and mappings that this process inherited from its parent."""
 
 
 class Guard:
     """One process's guard of a client; a fork of the process starts with a new one.
 
-    `free`, `owner`, `mark` and `deferred` are used by `Emitter.accept` without a call.
+    `free`, `owner`, `mark` and `deferred` are used directly by `Emitter.accept`, to save calls.
     """
 
     def __init__(self, current_generation: Callable[[], Generation] = forks.current) -> None:
@@ -61,8 +61,9 @@ class Guard:
         self._renewing: Generation | None = None
         self._producers: GuardedProducers
         self._parts: tuple[GuardedPart, ...] = ()
-        # Calls to run without the guard: log lines, whose handlers may wait for a thread that waits
-        # here; a signal handler's `close`; a pause that lets in a thread that has waited for long.
+        # Calls to run outside the guard: log lines, whose handlers may wait
+        # for a thread that waits for the guard; a signal handler's `close`;
+        # a pause that lets in a thread that has waited for long.
         self.deferred: list[Callable[[], None]] = []
         self._start(current_generation())
 
@@ -72,16 +73,16 @@ class Guard:
         self._parts = (producers, *others)
 
     def _start(self, generation: Generation) -> None:
-        self.owner = 0  # the thread that is inside, by `get_ident`; 0 for none
+        self.owner = 0  # the thread inside the guard, by `get_ident`; 0: none
         self.free = True
-        # Last: until then this is still the parent's client, and reset again.
+        # The generation is set last: an interrupted reset is done again from its beginning.
         self.generation = generation
         self.mark = generation.mark
 
     def renew(self) -> bool:
-        """Resets the client in a fork of the process that it was used in.
+        """Resets the client in a fork of its process; returns whether it is reset.
 
-        False inside itself: a signal handler that emits in the middle of it.
+        It returns False to a signal handler that emits while this very reset runs.
         """
         while True:
             generation = self._current_generation()
@@ -111,10 +112,10 @@ class Guard:
         self._start(generation)
 
     def is_nested(self, thread: int) -> bool:
-        """Waits until no other thread is inside; returns whether `thread`, the caller's, is.
+        """Waits until no other thread is inside; returns whether the calling `thread` is.
 
-        If it is, it is called by a signal handler or __del__ in the middle of a call. Renews the
-        client in a fork of its process.
+        If it is, the caller is a signal handler or __del__ that interrupted a call. In a fork of
+        the client's process, the client is renewed first.
         """
         impatient_s = time.monotonic() + PATIENCE_S
         while self.mark[0]:
@@ -123,17 +124,19 @@ class Guard:
             if self.owner == thread:
                 return True
             if sys.is_finalizing():
-                # No other thread runs any more: the one inside stopped there for good.
+                # At the interpreter's end no other thread continues,
+                # so the guard can never be released.
                 self._reset(self.generation, forked=False)
             elif time.monotonic() < impatient_s:
                 time.sleep(PAUSE_S)
             elif not self.owner:
-                # A tracer runs between the two statements by which that thread enters or leaves.
+                # A tracer runs between the two statements by which another thread enters or leaves.
                 if time.monotonic() > impatient_s + TRACED_S:
-                    return True  # and may have been interrupted by this very call
+                    return True  # such a tracer may have made this very call
                 time.sleep(PAUSE_S)
             else:
-                # The others enter and leave without a pause: the next that leaves makes one.
+                # Other threads enter and leave without a pause,
+                # so ask the next one that leaves to pause.
                 gate = threading.Lock()
                 gate.acquire()
                 if len(self.deferred) < DEFERRED_MAX:
@@ -142,9 +145,10 @@ class Guard:
         return not self.renew()
 
     def run(self, act: Callable[[bool], T]) -> T:
-        """Runs `act` with no other thread inside; again in a child that is forked in the middle.
+        """Runs `act` with no other thread inside; a child forked meanwhile runs it again.
 
-        `act` is called with whether it is nested. It may then read, but not change anything.
+        `act` gets True if the call is nested in another call of this thread. Then it may read the
+        client's state, but not change it.
         """
         thread = get_ident()
         while True:
@@ -159,34 +163,36 @@ class Guard:
             except Forked:
                 pass
             finally:
-                if entered and self.owner in (0, thread):  # else a fork has another guard
+                # In a forked child another guard is in force.
+                if entered and self.owner in (0, thread):
                     self.owner = 0
                     self.free = True
                 if self.deferred:
                     self.run_deferred()
 
     def defer(self, act: Callable[[], None]) -> None:
-        """Runs `act` once the thread that is inside is out; not added twice."""
+        """Runs `act` after the thread inside has left the guard; an `act` is deferred once."""
         if act not in self.deferred:
             self.deferred.append(act)
 
     def run_deferred(self) -> None:
-        """Runs what was deferred, unless this thread is in the middle of another call."""
+        """Runs the deferred calls, unless this thread is in the middle of another call."""
         if self.owner == get_ident():
             return
         while self.deferred:
-            # Another thread may have emptied it; and a handler may raise, which no emit does.
+            # Another thread may have emptied the list;
+            # a log handler may raise, and an emit must not.
             with contextlib.suppress(Exception):
                 self.deferred.pop(0)()
 
     def warn(self, message: str, detail: object) -> None:
-        """Logs a warning once this thread is out."""
+        """Logs a warning after the thread inside has left the guard."""
         if len(self.deferred) < DEFERRED_MAX:
             self.defer(partial(_log.warning, message, detail))
 
 
 def _let_pass(gate: threading.Lock) -> None:
-    """Lets the thread that waits at the gate enter before this one does again."""
-    with contextlib.suppress(RuntimeError):  # it waits no longer
+    """Lets the thread that waits at the gate enter the guard before this thread does again."""
+    with contextlib.suppress(RuntimeError):  # raised if the thread no longer waits
         gate.release()
     time.sleep(PAUSE_S)

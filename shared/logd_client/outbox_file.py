@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 if sys.version_info < (3, 13):
-    # Imported here, not at the first event, which would take longer; and by then the process may
-    # have given up the right to read it.
+    # ctypes is imported with this module: at the first event it would delay the caller,
+    # and the process may no longer have the right to read the file.
     try:
         import ctypes
-    except ImportError:  # a Python built without it
+    except ImportError:  # this Python was built without ctypes
         _mmap_at: Any = None
     else:
         _mmap_at = ctypes.CDLL(None, use_errno=True).mmap
@@ -34,11 +34,11 @@ from logd_wire.outbox.names import TEMPORARY_PREFIX, outbox_name
 from logd_wire.outbox.writer import OutboxWriter
 from logd_wire.rendezvous import NoOutbox, open_directory
 
-_MAP_FIXED = 0x10  # <linux/mman.h>
+_MAP_FIXED = 0x10  # a constant of <linux/mman.h>
 
 
 class OutboxFile:
-    """The outbox of one producer of this process. Raises NoOutbox when there can be none.
+    """The outbox of one producer of this process. Raises NoOutbox when it cannot be made.
 
     The file stays when the process ends: the daemon removes it once all of it is stored. `uid` is
     the producer's user id as the daemon sees it. Raises FileExistsError when another producer has
@@ -58,7 +58,8 @@ class OutboxFile:
         growth_bytes: int = 0,
     ) -> None:
         if os.getuid() != os.geteuid():
-            # The kernel names datagrams by the real uid and files by the effective one.
+            # The kernel gives a datagram the real uid and a
+            # file the effective one; the daemon compares them.
             raise NoOutbox("this process has different real and effective user ids")
         self._mark = mark
         self._fd = -1
@@ -71,7 +72,7 @@ class OutboxFile:
         ring_bytes = min(max(ring_bytes, RING_BYTES_MIN), RING_BYTES_MAX) & -8
         directory_fd, path, self.uid = open_directory(socket_path, directory)
         try:
-            # The process may change its directory, and its root: see `removed`.
+            # The path is kept absolute, since the process may change its working directory.
             self._directory = Path(path).absolute()
             self._directory_identity = Identity.of(directory_fd)
             self._path = self._directory / outbox_name(self.uid, producer_id)
@@ -101,22 +102,23 @@ class OutboxFile:
         temporary = TEMPORARY_PREFIX + name
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         pid, mark = os.getpid(), self._mark
-        # Every step that a forked child must not take is checked right before it.
+        # The mark is checked right before every step that a forked child must not take.
         if not mark[0]:
             raise Forked
         self._fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
         self._temporary = temporary
         if not mark[0]:
             raise Forked
-        # While the temporary name is ours, no other producer of this id can rename its own file:
-        # either it has done so already, and ours would replace its file, or it fails.
+        # While the temporary name is taken, no other producer with this id can rename its own file.
+        # If it has done so already, renaming this file would replace it.
         if _exists(name, directory_fd):
             raise FileExistsError
         if not liveness.acquire(self._fd, mark):
             if not mark[0]:
-                raise Forked  # the parent holds it
+                raise Forked  # in a forked child, where the parent holds the lock
             raise NoOutbox("another process has locked a file that was just created")
-        # Allocated, not truncated: a full tmpfs raises ENOSPC here instead of SIGBUS later.
+        # The file is allocated, not truncated:
+        # a full tmpfs raises ENOSPC here instead of SIGBUS later.
         os.posix_fallocate(self._fd, 0, length)
         os.fchmod(self._fd, 0o660)
         self._identity = Identity.of(self._fd)
@@ -139,13 +141,13 @@ class OutboxFile:
     def intact(self) -> bool:
         """Whether the descriptor still names the file that was made, and the file has one name.
 
-        False once the application has closed it (the lock is gone then) or reused its number, and
-        when the file was removed or linked to.
+        False once the application has closed the descriptor (which drops the lock) or reused its
+        number, and when the file was removed or got another name.
         """
         return self._identity is not None and self._identity.matches(self._fd)
 
     def removed(self) -> bool:
-        """Whether the file has lost its name: only a daemon that has it open still reads it.
+        """Whether the file has lost its name; a daemon that has it open may still read it.
 
         False where that cannot be determined: the path may not be accessible any more, or lead to
         another directory.
@@ -163,8 +165,8 @@ class OutboxFile:
     def displaced(self) -> bool:
         """Whether the outbox's path leads to another directory, which does not have the file.
 
-        The directory was renamed, say: no daemon that starts now finds the file. False where that
-        cannot be determined, and while nothing is at the path.
+        This happens if the directory is renamed, for example; a daemon that starts now does not
+        find the file. False where that cannot be determined, and while nothing is at the path.
         """
         if self._identity is None:
             return False
@@ -182,7 +184,7 @@ class OutboxFile:
         return stat.S_ISDIR(found.st_mode) and not self._directory_identity.names(found)
 
     def abandon(self) -> None:
-        """Records that the client has another outbox in the directory at the path now."""
+        """Records that the client has replaced this outbox, by one in the path's new directory."""
         self._abandoned = True
 
     def _leads_to_the_directory(self) -> bool:
@@ -192,7 +194,7 @@ class OutboxFile:
             return False
 
     def release_descriptor(self) -> None:
-        """Closes the descriptor, and with it the lock: to the daemon the producer has ended.
+        """Closes the descriptor, and with it the lock: for the daemon, the producer has ended.
 
         What was written stays readable here, confirmations included. A descriptor that the
         application has closed, or whose number it has reused, is left alone.
@@ -207,23 +209,24 @@ class OutboxFile:
         self._fd = -1
 
     def close(self) -> None:
-        """Unmaps and closes the file. That releases the lock, so nothing may be written after.
+        """Unmaps and closes the file. This drops the lock, so nothing may be written afterwards.
 
-        In a forked child it does the same: the child's descriptor is its own, the parent's lock
-        stays (the file is never unlocked explicitly, since that would release it).
+        In a forked child it does the same: the child closes its own copy of the descriptor, and the
+        parent keeps its lock (it is never dropped by an unlock call, which would drop the
+        parent's).
         """
         if self._view is not None and self._map is not None:
-            if hasattr(self, "writer"):  # else the constructor was cut short
+            if hasattr(self, "writer"):  # `writer` is missing if the constructor was interrupted
                 self.writer.release()
             self._view.release()
             self._map.close()
         if self._identity is None and self._fd >= 0:
-            os.close(self._fd)  # the constructor was cut short: the number is not reused yet
+            os.close(self._fd)  # in an interrupted constructor the number cannot have been reused
             self._fd = -1
         self.release_descriptor()
 
     def __del__(self) -> None:
-        """Closes the file if a call was cut short before its caller had it."""
+        """Closes the file if the constructor's caller was interrupted before it had the object."""
         if hasattr(self, "_view"):
             with contextlib.suppress(Exception):
                 self.close()
@@ -238,16 +241,16 @@ def _exists(name: str, directory_fd: int) -> bool:
 
 
 def _map_shared(fd: int, length: int) -> mmap.mmap:
-    """Maps the file without the second descriptor of it that `mmap.mmap` keeps.
+    """Maps the file without the second descriptor that `mmap.mmap` would keep.
 
-    An application may close that one and reuse its number, and unmapping would then close the
-    application's descriptor. Since Python 3.13 `trackfd=False` avoids it.
+    An application may close that second descriptor and reuse its number, and unmapping would then
+    close the application's own file. Since Python 3.13 `trackfd=False` avoids the descriptor.
     """
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, length, trackfd=False)
     if _mmap_at is None:
         return mmap.mmap(fd, length)
-    mapped = mmap.mmap(-1, length)  # reserves the addresses, and unmaps them at its end
+    mapped = mmap.mmap(-1, length)  # this reserves the addresses, and unmaps them when it is closed
     view = ctypes.c_char.from_buffer(mapped)
     address = ctypes.addressof(view)
     del view

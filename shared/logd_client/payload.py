@@ -1,8 +1,8 @@
 """Checks and packs an event before the client's guard is taken, with bounded work.
 
 Reading the caller's values may take a moment and run the caller's code, which may itself emit
-events. The bytes belong to no producer yet: they stay valid over a fork, a close, or a change of
-the producer.
+events. The packed bytes contain nothing of a producer, so they stay valid after a fork, a close, or
+a change of the producer.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _KNOWN_TYPES_MAX = 1000
 _known_keys: set[str] = set()
 _KNOWN_KEYS_MAX = 1000
 _KNOWN_KEY_CHARS_MAX = 64
-# The pack methods of idle msgpack.Packers. One is taken out while it is used, so that a signal
-# handler, a finaliser or another thread that packs meanwhile makes one of its own; after a failure
-# or interruption as well.
+# The pack method of an idle msgpack.Packer, or None while one is in use.
+# A signal handler, a finalizer or another thread that packs meanwhile makes a new one,
+# and so does the call after a failure or an interruption.
 _spare_pack: Callable[[object], bytes] | None = None
 
 
@@ -45,13 +45,13 @@ def event_payload(
     props: object,
     strict: bool,
 ) -> bytes:
-    """Packs an event whose time is checked already. Raises Malformed.
+    """Packs an event whose time is checked already. Raises Malformed if another field is invalid.
 
     A value that an event cannot carry is replaced by its plain form, or marked; with `strict` one
     that would be marked raises.
     """
     global _spare_pack
-    # Its length first: to look it up reads all of it.
+    # The length is checked first, since looking up a type hashes all of it.
     if (
         type(event_type) is not str
         or len(event_type) > EVENT_TYPE_CHARS_MAX
@@ -59,14 +59,14 @@ def event_payload(
     ):
         event_type = plain_type(event_type)
     if user is not None and not (
-        # What `check_user` decides for most users, without a call.
+        # Most users are valid by this condition, which saves a call of `check_user`.
         type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable()
     ):
         user = check_user(user)
     own: dict[str, Any] | None = None
     is_flat = False
     if type(props) is dict and len(props) <= _FLAT_MAX:
-        # The common case is flat and plain. A copy, since another thread may change the original.
+        # Most properties are flat and plain. They are copied, since another thread may change them.
         own = props.copy()
         try:
             chars = 0 if _known_keys.issuperset(own) else _key_chars(own)
@@ -82,17 +82,18 @@ def event_payload(
             is_flat = chars <= PAYLOAD_BYTES_MAX
     if not is_flat and props is not None:
         own = plain_props(props, strict)
-    # No call in between, so no other thread or handler either: see `logd_wire.forks`.
+    # This is one statement without a call, so that no other thread or
+    # signal handler runs in the middle of it: see `logd_wire.forks`.
     pack, _spare_pack = _spare_pack, None
     if pack is None:
         pack = msgpack.Packer().pack
     try:
-        # As `wire.pack_payload`, without another call.
+        # This does the same as `wire.pack_payload`, and saves its call.
         payload = pack((event_type, ts_ns, user, pack(own) if own else NO_PROPS))
     except (ValueError, OverflowError) as error:
         if not is_flat:
             raise Malformed(f"the event cannot be packed: {error}") from error
-        # Text that is not Unicode, or a number of over 64 bits.
+        # msgpack refuses text with lone surrogates and numbers of over 64 bits: convert them.
         plain = plain_props(own, strict)
         return pack_payload(msgpack.Packer(), event_type, ts_ns, user, plain)
     _spare_pack = pack
@@ -102,7 +103,7 @@ def event_payload(
 
 
 def _key_chars(props: dict[str, Any]) -> int:
-    """Counts the characters of the keys; over the limit if one is not plain text."""
+    """Counts the characters of the keys; if one is not plain text, returns more than allowed."""
     chars = 0
     for key in props:
         if type(key) is not str:
@@ -116,7 +117,7 @@ def _key_chars(props: dict[str, Any]) -> int:
 def plain_type(event_type: object) -> str:
     """Checks the event's type; returns it as plain text, also if it is an enumeration's member."""
     plain = plain_text(event_type)
-    if type(plain) is not str:  # not isinstance: `__class__` may run code of its own
+    if type(plain) is not str:  # isinstance could run code of the value's `__class__`
         raise Malformed(f"event type: a value of type {type_name(type(plain))}; expected text")
     checked = check_event_type(plain)
     if len(_known_types) < _KNOWN_TYPES_MAX:

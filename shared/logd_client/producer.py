@@ -18,8 +18,8 @@ from logd_wire.rendezvous import NoOutbox, maps_ids_to_themselves
 from logd_wire.wire import KIND_AWAITED, datagram_head, encode_farewell, producer_seed
 
 RECONNECT_INTERVAL_S = 0.1
-# A client without an outbox tries again: soon at first, since a daemon puts back within a second
-# what was removed while it runs; then after twice the time, up to this.
+# Seconds until a client without an outbox tries again: few at first, since a running daemon
+# restores what was removed within a second; then twice as many each time, up to the interval.
 OUTBOX_RETRY_FIRST_S = 0.5
 OUTBOX_RETRY_INTERVAL_S = 5.0
 _ID_TRIES = 3
@@ -30,13 +30,13 @@ class Producer:
 
     A process makes one at its first event; a forked child makes its own. `mark` is that of its
     process (`logd_wire.forks`); `follows` is the id of the producer before it in this process, 0
-    for none, and `growth_bytes` what larger rings after it may take. With `ring_bytes` 0 it has no
-    outbox, since logd has refused those of this process. `sequence_sent` counts what the kernel
-    took, for a producer without an outbox. Raises Forked in a child that is forked in the middle of
-    this.
+    for none; `growth_bytes` is the size of larger rings that may follow. With `ring_bytes` 0 it has
+    no outbox, because logd has refused the outboxes of this process. `sequence_sent` is the last
+    sequence that the kernel took from a producer without an outbox. Raises Forked in a child that
+    is forked while the producer is made.
     """
 
-    send_errno = 0  # the last send's error number, 0 where the kernel took the datagram
+    send_errno = 0  # errno of the last send; 0 if the kernel took the datagram
 
     def __init__(
         self,
@@ -54,14 +54,15 @@ class Producer:
         self.socket: socket.socket | None = None
         self._socket_identity: Identity | None = None
         self._given_path = socket_path
-        # Kept, so that socket and outbox are of one daemon even if a link changes later.
+        # The located path is kept, so that socket and outbox
+        # belong to the same daemon even if a link changes later.
         self._socket_path = locate(socket_path)
         self._connect_after_s = 0.0
-        self.compare_due_s = 0.0  # see `ProducerSuccession.is_intact`
+        self.compare_due_s = 0.0  # when `ProducerSuccession.is_intact` checks next
         self.displaced_since_s: float | None = None
         self._outbox_retry_wait_s = min(OUTBOX_RETRY_FIRST_S, OUTBOX_RETRY_INTERVAL_S)
         self.retry_outbox_after_s = self._monotonic_s() + self._outbox_retry_wait_s
-        # The user in file names and datagrams: the process may give up its rights later.
+        # The user id in file names and datagrams: the process may change its user later.
         self._uid_here = os.getuid()
         for _ in range(_ID_TRIES):
             self._draw_id()
@@ -79,7 +80,8 @@ class Producer:
             except NoOutbox as reason:
                 self.no_outbox_reason = str(reason)
             except FileExistsError:
-                # A child forked by a signal handler right after the id was drawn has the same.
+                # A child that a signal handler forked right
+                # after the id was drawn uses the same id.
                 self.no_outbox_reason = "an outbox of its id exists already"
                 continue
             break
@@ -89,23 +91,23 @@ class Producer:
         self.seed = producer_seed(self.id)
         self.head = datagram_head(self.id)
         self.head_awaited = datagram_head(self.id, KIND_AWAITED)
-        self.sequence_sent = 0  # without an outbox: the last the kernel took
-        self.sequence_tried = 0  # without an outbox: as `OutboxWriter.attempted`
-        # Whether the last event was sent: then the next one probably is, and the outbox is checked
-        # first.
+        self.sequence_sent = 0  # the last sequence that the kernel took (without an outbox)
+        self.sequence_tried = 0  # the last sequence given to the kernel (without an outbox)
+        # Whether the last event was sent. If so, the next one probably is too,
+        # and the outbox is checked before it is written.
         self.sends = False
 
     def postpone_outbox_retry(self, now_s: float) -> None:
-        """Doubles the time until the next try: no outbox could be made this time either."""
+        """Doubles the time until the next try, after a try at which no outbox could be made."""
         self._outbox_retry_wait_s = min(2 * self._outbox_retry_wait_s, OUTBOX_RETRY_INTERVAL_S)
         self.retry_outbox_after_s = now_s + self._outbox_retry_wait_s
 
     @property
     def label(self) -> str:
-        """The producer as the trail names it: uid and id."""
+        """The producer's name in the trail: uid and id."""
         if self.outbox is not None:
             return f"{self.outbox.uid}-{self.id:016x}"
-        # Inside a user namespace the daemon's number for this user is not known.
+        # Inside a user namespace, the user id that the daemon sees is not known.
         return f"{self._uid_here if maps_ids_to_themselves() else '?'}-{self.id:016x}"
 
     @property
@@ -115,7 +117,7 @@ class Producer:
 
     @property
     def attempted(self) -> int:
-        """The sequence of the event being written, or written last: see `OutboxWriter`."""
+        """The sequence of the event written last or being written: see `OutboxWriter`."""
         return self.outbox.writer.attempted if self.outbox else self.sequence_tried
 
     @property
@@ -127,7 +129,7 @@ class Producer:
     def intact(self) -> bool:
         """Whether process, user and file are still those that the producer was created with.
 
-        If not, its numbers end: the client continues with another producer.
+        If not, the client continues with another producer, which starts a new sequence.
         """
         return (
             os.getuid() == self._uid_here
@@ -136,25 +138,26 @@ class Producer:
         )
 
     def _leads_elsewhere(self) -> bool:
-        """Whether the client's socket path leads to another daemon's socket by now."""
+        """Whether the client's socket path leads to another daemon's socket now."""
         located = locate(self._given_path)
         return located not in (self._socket_path, self._given_path)
 
     def send(self, datagram: bytes) -> bool:
         """Sends a datagram without waiting; returns whether the kernel took it."""
         try:
-            # There is a socket unless the daemon was away at the last try.
+            # There is a socket, unless the last attempt to connect or send failed.
             sock = self._checked_socket() or self._connect()
             if not self.mark[0]:
-                return False  # in a child: the numbers are the parent's
+                return False  # a forked child must not use its parent's sequence
             sock.send(datagram, socket.MSG_DONTWAIT)
         except BlockingIOError:
             self.send_errno = errno.EAGAIN
             return False  # the daemon's queue is full; it will read the outbox
         except OSError as error:
-            # Without an errno it is not the kernel's answer: it is too early for another try.
+            # OSError without an errno is raised by `_connect` when the next attempt is not due yet.
             self.send_errno = error.errno or self.send_errno
-            # Once refused, a connected socket is refused for ever, even after a new bind.
+            # A connected socket that was refused once stays refused,
+            # even if a daemon binds the path again.
             self._disconnect()
             return False
         self.send_errno = 0
@@ -162,27 +165,27 @@ class Producer:
 
     @property
     def send_error(self) -> str | None:
-        """Why the kernel did not take the last datagram; None where it did."""
+        """Why the kernel did not take the last datagram; None if it did."""
         return why_not_sent(self.send_errno, self._given_path) if self.send_errno else None
 
     def _checked_socket(self) -> socket.socket | None:
-        """Returns the socket; None if its descriptor's number names something else by now."""
+        """Returns the socket; None if its descriptor's number names something else now."""
         sock, identity = self.socket, self._socket_identity
         if sock is None or (identity is not None and identity.matches(sock.fileno())):
             return sock
         self._disconnect()
-        self._connect_after_s = 0.0  # at once: the daemon is not away
+        self._connect_after_s = 0.0  # reconnect at once, since the daemon did not refuse
         return None
 
     def send_farewell(self, refused: Mapping[str, int]) -> bool:
-        """Sends the last sequence used, so that what is missing at the end is known; whether the
-        kernel took it. For a producer without an outbox, or one whose outbox is lost.
+        """Sends the last sequence, which shows a gap at the end; returns whether it was sent.
 
-        A daemon that was killed with the last events queued leaves a dead socket, which is found
-        out only now; the next daemon's is at the same path. So it gets a second try there.
+        Used for a producer without an outbox, or one whose outbox is lost. If a daemon was killed,
+        its socket's failure may show only at this send. The next daemon's socket has the same path,
+        so a second attempt is made there.
         """
         if os.getuid() != self._uid_here:
-            return False  # the kernel would name another user: another producer to the daemon
+            return False  # the datagram would have another uid, and count for another producer
         datagram = encode_farewell(self.id, self.written, refused)
         if self.send(datagram):
             return True
@@ -215,18 +218,19 @@ class Producer:
         if identity is not None and identity.matches(sock.fileno()):
             sock.close()
         else:
-            sock.detach()  # the number is the application's: closing it would close something else
+            sock.detach()  # the number now names a file of the application, which must stay open
 
     def leave(self) -> None:
-        """Ends this producer's numbers: to the daemon it has ended, as the lock goes with the
-        descriptor. What is in its outbox is still read and confirmed.
+        """Ends this producer's sequence and releases its lock, which shows the daemon its end.
+
+        The daemon still reads and confirms what is in its outbox.
         """
         self._disconnect()
         if self.outbox is not None:
             self.outbox.release_descriptor()
 
     def close(self) -> None:
-        """Closes socket, descriptor and mapping; the outbox's file stays for the daemon."""
+        """Closes socket, descriptor and mapping; the outbox's file stays for the daemon to read."""
         self._disconnect()
         if self.outbox is not None:
             self.outbox.close()

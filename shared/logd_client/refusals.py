@@ -1,4 +1,4 @@
-"""Counts by cause what a client refuses, reports it to the daemon, logs it at a bounded rate."""
+"""Counts by cause the events that a client refuses, and reports and logs the counts."""
 
 from __future__ import annotations
 
@@ -23,24 +23,26 @@ class ClientRefusals:
 
     def __init__(self) -> None:
         self.by_cause: dict[str, int] = {}
-        self._reported: dict[str, int] = {}  # by any producer so far
-        self._reported_before: dict[str, int] = {}  # by those before the present one
+        # Reported by any producer so far, the current one included.
+        self._reported: dict[str, int] = {}
+        # Reported by the producers before the current one.
+        self._reported_before: dict[str, int] = {}
         self._reporter: Producer | None = None
         self._logged_at_s: dict[str, float] = {}
 
     @property
     def total(self) -> int:
-        """Events refused, for whatever cause."""
+        """Number of refused events, for all causes."""
         return sum(self.by_cause.values())
 
     def unreported(self, counted: Mapping[str, int]) -> dict[str, int]:
-        """Returns the part of the given counts that no former producer has reported."""
+        """Returns the given counts less what former producers have reported."""
         before = self._reported_before
         left = {cause: count - before.get(cause, 0) for cause, count in counted.items()}
         return {cause: count for cause, count in left.items() if count}
 
     def end_report(self, counted: dict[str, int]) -> None:
-        """Records that a producer has ended, and reported these counts."""
+        """Records that a producer has ended, after reporting these counts."""
         self._reported = dict(counted)
         self._reported_before = counted
 
@@ -50,25 +52,28 @@ class ClientRefusals:
         self._report(cause, producer)
 
     def report_all(self, producer: Producer) -> None:
-        """Reports in a new producer's outbox what no former one has reported."""
+        """Reports all refusals that no former producer has reported in a new producer's outbox."""
         self._reported_before = dict(self._reported)
         self._reporter = producer
-        for cause in self.unreported(dict(self.by_cause)):  # a signal handler may add to it
+        # The counts are copied, since a signal handler may add a cause.
+        for cause in self.unreported(dict(self.by_cause)):
             self._report(cause, producer)
 
     def _report(self, cause: str, producer: Producer | None) -> None:
-        # A new producer reports nothing until `report_all`, which knows what is reported before it.
+        # A new producer reports nothing until `report_all`,
+        # which first determines what former producers have reported.
         if producer is not None and producer is self._reporter and producer.outbox is not None:
             count = -1
-            # Again if a signal handler in the middle of this was refused as well: the counts that
-            # it has reported must not be overwritten by these.
+            # This is repeated if a signal handler refused another event meanwhile:
+            # the higher count that it wrote must not stay overwritten.
             while count != self.by_cause[cause]:
                 count = self._reported[cause] = self.by_cause[cause]
                 producer.outbox.writer.refused(cause, count - self._reported_before.get(cause, 0))
 
     def log(self, cause: str, detail: str) -> None:
-        """Logs at most one line in ten seconds for a cause. Not called inside an emit: a logging
-        handler may itself emit.
+        """Logs a refusal, at most one line in ten seconds for each cause.
+
+        Not called inside an emit, since a logging handler may itself emit.
         """
         now_s = time.monotonic()
         last_s = self._logged_at_s.get(cause)
@@ -81,8 +86,8 @@ class ClientRefusals:
 def describe(detail: object) -> str:
     """Returns the text of a refusal for the log.
 
-    Of an error the message, if it is this package's or the system's, else its type's name alone:
-    another's `__str__` may do anything.
+    For an error of this package or of Python itself that is its message; for any other error its
+    type's name alone, since its `__str__` may run any code.
     """
     kind = type(detail)
     if isinstance(detail, str | Malformed):

@@ -23,10 +23,9 @@ from logd_wire.wire import encode_record
 
 class ProducerSession:
     """Writes events to the current producer, and rewrites those that a retired outbox still held.
-    Called under the client's guard.
 
-    `attempt` is the producer in which the caller's own event, or a note about an earlier one, is
-    being given a sequence.
+    Called under the client's guard. `attempt` is the producer in which the caller's own event, or a
+    note about an earlier one, is being given a sequence.
     """
 
     def __init__(self, producers: ProducerSuccession, clock: Clock) -> None:
@@ -37,7 +36,7 @@ class ProducerSession:
         self.reset(forked=True)
 
     def reset(self, forked: bool) -> None:  # noqa: ARG002 - as in every part
-        """Starts with nothing being written."""
+        """Resets the session to no write in progress."""
         self.attempt: Producer | None = None
         self._step: Callable[[], None] | None = None
 
@@ -56,12 +55,12 @@ class ProducerSession:
         writer = outbox.writer
         writer.attempted = 0
         self.attempt = producer
-        # Cut short anywhere in here, the next write checks first whether the outbox is retired, so
-        # that at most one event is in there unread.
+        # `sends` is set first: if this call is interrupted, the next write checks first
+        # whether the outbox is retired, so that at most one event is left unread in it.
         sent, producer.sends = producer.sends, True
         record = writer.append(payload)
         if record is None:
-            # The outbox file was removed: no daemon will read it, and it never gets room again.
+            # If the outbox file was removed, no daemon reads it, and its ring stays full.
             lost = not producer.intact or outbox.removed()
             successor = (
                 producers.replace_lost(producer) if lost else producers.grow(producer, writer)
@@ -71,11 +70,13 @@ class ProducerSession:
         if not awaited and writer.suppresses_wakeups(self._monotonic_ns()):
             producer.sends = False
             return sequence
-        # While the daemon polled it was not checked: that may have been long ago.
+        # If the last event was not sent, the outbox was
+        # not checked before this write either: do it now.
         lost = writer.left_by_daemon if sent else not producers.is_intact(producer)
         if lost:
-            # Not sent: the daemon reads this event in the outbox, or has retired it unread and it
-            # is written again. A datagram of it could arrive after that, and be stored as well.
+            # The event is not sent in either case: the daemon reads it in the outbox,
+            # or has retired the outbox unread and the event is written again.
+            # A datagram could arrive after that and be stored twice.
             successor = producers.replace_lost(producer)
             former = producers.former.of(producer)
             if former is None or former.unread() is None:
@@ -88,10 +89,10 @@ class ProducerSession:
     def _send_only(self, producer: Producer, payload: bytes, awaited: bool) -> int:
         """Sends an event of a producer without an outbox; returns its sequence, 0 if refused.
 
-        It is accepted if the kernel takes it, and only then uses up a sequence.
+        It is accepted, and uses up a sequence, only if the kernel takes the datagram.
         """
-        # Used up before the send: should a signal handler raise after it, the sequence must not
-        # come twice, or the second event with it would be considered a duplicate.
+        # The sequence is used up before the send. If a signal handler raises after the send,
+        # no second event gets the same sequence, which the daemon would drop as a duplicate.
         producer.sequence_tried = 0
         self.attempt = producer
         producer.sends = True
@@ -105,13 +106,14 @@ class ProducerSession:
     def accepted_sequence(self) -> int:
         """Returns the sequence of the event that was being written if it is accepted, else 0.
 
-        Only that event's: another one accepted in the same call, as a note about an earlier one or
-        in another outbox, does not count.
+        Another event accepted in the same call, such as a note about an earlier event, does not
+        count.
         """
         attempt = self.attempt
         if attempt is None:
             return 0
-        former = self._producers.former.of(attempt)  # its last event may be moved
+        # A former producer's last event may have been moved to a newer producer, where it counts.
+        former = self._producers.former.of(attempt)
         accepted = attempt.written if former is None else former.accepted
         return attempt.attempted if attempt.attempted <= accepted else 0
 
@@ -136,10 +138,10 @@ class ProducerSession:
         props: dict[str, Any],
         producer: Producer | None = None,
     ) -> int:
-        """Writes an event of the client itself, of plain values; returns its sequence, or 0.
+        """Writes an event that the client itself makes; returns its sequence, or 0 if refused.
 
-        A note about an event that is resolved goes only to the `producer` of the process that
-        found it out.
+        A note about a resolved event names the `producer` to write to: that of the process that
+        learned the outcome.
         """
         if producer is None:
             producer = self._producers.current
@@ -153,24 +155,22 @@ class ProducerSession:
     # -- steps that follow a write ---------------------------------------------------------------
 
     def begin_step(self, then: Callable[[], None]) -> None:
-        """Registers the step that follows once the next write is accepted, even if its call is cut
-        short right after the write.
-        """
+        """Registers the step to run when the next write is accepted, even if interrupted."""
         self.attempt = None
         self._step = then
 
     def finish_step(self) -> None:
-        """Runs the registered step: the write is accepted."""
+        """Runs the registered step, after the write is accepted."""
         if self._step is not None:
             self._step()
         self._step = None
 
     def abandon_step(self) -> None:
-        """Drops the registered step: the write was not accepted."""
+        """Drops the step that `begin_step` has registered, after the write was refused."""
         self._step = None
 
     def catch_up(self) -> None:
-        """Runs the step of a call that was cut short after its write."""
+        """Runs the registered step of a call that was interrupted after its write was accepted."""
         if self._step is not None and self.accepted_sequence():
             self._step()
         self._step = None
@@ -178,12 +178,12 @@ class ProducerSession:
     # -- former producers ------------------------------------------------------------------------
 
     def close_former_producers(self) -> None:
-        """Closes former producers of which nothing more can be learned."""
+        """Closes former producers whose counts cannot change any more."""
         self.catch_up()
         self._producers.former.close_finished(self._monotonic_s(), self._producers.current)
 
     def rewrite_unread(self) -> None:
-        """Writes again what a former outbox still held when the daemon retired it."""
+        """Writes again the event that a former outbox still held when it was retired."""
         producers = self._producers
         if not producers.former.any:
             return
@@ -200,9 +200,9 @@ class ProducerSession:
                 self.finish_step()
 
     def _record_moved(self, former: Former) -> None:
-        """Counts a former producer's last event where it is written now; its caller waits there.
+        """Makes the caller of a moved event wait for the new outbox, where the event now is.
 
-        A durable event whose `durable_unknown` names it where it was keeps that name.
+        An event whose `durable_unknown` names its former producer and sequence keeps them.
         """
         producers = self._producers
         producer, current = self.attempt, producers.current

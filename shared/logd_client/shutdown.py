@@ -1,4 +1,4 @@
-"""Ends a client at `close` or at process exit; reports what it refuses after that."""
+"""Ends a client at `close` or at process exit, and reports events that it refuses after that."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Shutdown:
         self.reset(forked=True)
 
     def reset(self, forked: bool) -> None:
-        """Starts as in a new client."""
+        """Resets the shutdown to its state in a new client."""
         if forked:
             self.ending = False
         self._report_due_s = 0.0
 
     @property
     def is_needed(self) -> bool:
-        """Whether there are producers to be ended."""
+        """Whether there are producers that must be ended."""
         return self.producers.current is not None or self.producers.former.any
 
     def close(self) -> None:
-        """Closes the client; called in the middle of another call, once that is over."""
+        """Closes the client; inside another call of the same thread, after that call."""
         self.guard.run(self._close)
 
     def _close(self, nested: bool) -> None:
@@ -57,7 +57,8 @@ class Shutdown:
                 producers.closed = True
         producers.closed = True
         self.session.catch_up()
-        # Read before the clock: a child forked in there has other former producers than these.
+        # The producers are read before the clock,
+        # since a child that is forked while the clock is read has others.
         producer, former, now_s = producers.current, producers.former, self.clock.monotonic_s()
         if producer is not None:
             former.add(producer, now_s)
@@ -68,7 +69,7 @@ class Shutdown:
     def _end_numbers(self, producer: Producer) -> None:
         """Writes or sends the producer's farewell, and reports refusals with it."""
         refusals = self.producers.refusals
-        counted = dict(refusals.by_cause)  # a signal handler may add to it
+        counted = dict(refusals.by_cause)  # a copy, since a signal handler may add a cause
         unreported = refusals.unreported(counted)
         if producer.outbox is not None:
             producer.outbox.writer.farewell()
@@ -97,17 +98,18 @@ class Shutdown:
         if producer is None:
             return
         if producer.outbox is not None:
-            # The farewell word stays true until this process's lock is gone: see "Ending" in
-            # PROTOCOL.md.
+            # Emits may follow in this outbox: the farewell word means "last"
+            # only once the process's lock is gone (PROTOCOL.md, "Ending").
             producer.outbox.writer.farewell()
         else:
-            # A farewell ends the numbers: what follows is another producer's.
+            # Without an outbox the farewell ends the sequence,
+            # so a later event gets a new producer.
             producers.former.add(producer, self.clock.monotonic_s())
             producers.current = None
             self._end_numbers(producer)
 
     def report_refusals(self) -> None:
-        """Reports refusals counted after the last producer ended; raises nothing."""
+        """Reports refusals counted after the last producer ended. Raises nothing."""
         try:
             self.guard.run(self._report_refusals)
         except Exception as error:  # noqa: BLE001 - as in `Emitter.accept`; retried at the next one
@@ -116,8 +118,8 @@ class Shutdown:
     def _report_refusals(self, nested: bool) -> None:
         """Reports refusals by a farewell, unless the current producer's outbox reports them.
 
-        It makes a producer only for that if there is none: immediately at process exit, otherwise
-        at a limited rate.
+        If there is no producer, it makes one to send the farewell: at once at process exit,
+        otherwise at a limited rate.
         """
         producers = self.producers
         producer, now_s = producers.current, self.clock.monotonic_s()

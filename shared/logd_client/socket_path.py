@@ -15,20 +15,21 @@ from logd_wire.rendezvous import rendezvous_path
 
 
 def absolute(path: str) -> str:
-    """Returns the absolute path, so that the process may change its directory.
+    """Returns the absolute path, which stays valid when the process changes its directory.
 
     Returns the path as given if the absolute one does not fit into a socket's address.
     """
     if path.startswith("/"):
         return path
-    with contextlib.suppress(OSError):  # the directory is gone
-        # Not normalised: `..` after a symbolic link leads elsewhere.
+    with contextlib.suppress(OSError):  # the working directory was removed
+        # The path is not normalised, since `..` after a
+        # symbolic link leads elsewhere than in the text.
         path = _if_it_fits(str(Path.cwd() / path), path)
     return path
 
 
 def locate(path: str) -> str:
-    """Returns the path of the socket itself if beside a rendezvous file, else the path given.
+    """Returns the path of the socket itself if a rendezvous file lies beside it, else `path`.
 
     Links are followed as the kernel follows them when it connects. For a mount of the socket alone
     the kernel reports the name that the daemon has bound it to, which counts if it leads to this
@@ -37,7 +38,7 @@ def locate(path: str) -> str:
     target = os.path.realpath(path)
     if not os.path.lexists(rendezvous_path(target)):
         target = os.path.realpath(_bound_to(path) or target)
-    # The path as given, too: the daemon may have been given the link, with the file beside it.
+    # `path` is a fallback, since the daemon may have been given a link with the file beside it.
     return target if os.path.lexists(rendezvous_path(target)) else path
 
 

@@ -1,4 +1,4 @@
-"""Counts of a client for `Client.stats`."""
+"""The counts that `Client.stats` returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ClientStats:
         self.reset(forked=True)
 
     def reset(self, forked: bool) -> None:  # noqa: ARG002 - as in every part
-        """Starts to measure the rate."""
+        """Restarts the measurement of the rate."""
         self._rate_mark = (self.clock.monotonic_s(), 0)
 
     def read(self, nested: bool) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class ClientStats:
         if producer is not None and producer.outbox is not None:
             writer = producer.outbox.writer
             rate = (accepted - mark_accepted) / max(now_s - mark_s, 1e-9)
-            # The room of this outbox: another one may have been given up, with all that was in it.
+            # The average size is that of the events in this outbox, which is where the room is.
             event_bytes = writer.bytes_written / max(writer.written, 1)
             former_bytes = producers.former.ring_bytes(producer)
             room_bytes = writer.room_bytes + producers.growth.room_bytes(

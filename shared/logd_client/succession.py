@@ -1,4 +1,4 @@
-"""A process's producers, one after another: the current one, and those that it has replaced.
+"""A process's producers: the current one, and the former ones that it has replaced.
 
 A producer is replaced when its outbox, descriptor or user is lost, when its ring is full and a
 larger one can be had, and when an outbox can be had where there was none.
@@ -24,14 +24,14 @@ from logd_wire.outbox.writer import OutboxWriter
 REFUSED_OUTBOXES_MAX = 3
 # How often descriptors, names and user are compared while events are sent: two system calls.
 COMPARE_INTERVAL_S = 0.005
-# How long an outbox may be in another directory than its path leads to: a running daemon moves it
-# back.
+# Seconds until an outbox whose directory was moved is replaced:
+# a running daemon moves it back before that.
 DISPLACED_S = 2.0
 
 
 @dataclass(frozen=True)
 class OutboxSettings:
-    """Where the daemon's socket is, and where and how large this client's outboxes may be."""
+    """The path of the daemon's socket, and the place and size of this client's outboxes."""
 
     socket_path: str
     outbox_bytes: int
@@ -42,7 +42,7 @@ class ProducerSuccession:
     """Opens and replaces the producers of one process. Called under the client's guard.
 
     `current` is None before the first event and after `close`; `awaited` are the durable events
-    whose callers wait. `refusals` is here since each producer reports a part of them.
+    whose callers wait. `refusals` is kept here, since each producer reports a part of the refusals.
     """
 
     def __init__(self, settings: OutboxSettings, environment: Environment, guard: Guard) -> None:
@@ -54,7 +54,7 @@ class ProducerSuccession:
         self.reset(forked=True)
 
     def reset(self, forked: bool) -> None:
-        """Starts without a producer, as in a new client."""
+        """Resets the succession to no producer, as in a new client."""
         self.refusals = ClientRefusals()
         if forked:
             self.closed = False
@@ -62,12 +62,13 @@ class ProducerSuccession:
         self.former = FormerProducers(self._close_former, self._environment.former_type)
         self.growth = Growth(self.settings.outbox_bytes)
         self._waiters: dict[Producer, ConfirmationWaiters] = {}
-        # Weak, so that a call cut short by a signal handler leaves nothing behind.
+        # The references are weak, so that a call interrupted
+        # by a signal handler leaves no event behind.
         self.awaited: WeakSet[DurableEvent] = WeakSet()
         self._refused_outboxes = 0
 
     def release_inherited(self) -> None:
-        """Closes the parent process's outboxes, lock and socket, which a fork has inherited."""
+        """Closes the outboxes and sockets that a forked child has inherited from its parent."""
         self.end_waits()
         if self.current is not None:
             self.current.close()
@@ -77,7 +78,7 @@ class ProducerSuccession:
     # -- opening and replacing -------------------------------------------------------------------
 
     def open_first(self) -> Producer:
-        """Opens the process's producer at its first event."""
+        """Opens the process's first producer, when it logs its first event."""
         producer = self.make()
         if not producer.mark[0]:
             raise Forked
@@ -86,9 +87,9 @@ class ProducerSuccession:
         return producer
 
     def make(self, former: Producer | None = None, ring_bytes: int = 0) -> Producer:
-        """Makes a producer to follow `former`, by default with the ring that a process begins with.
+        """Makes a producer to follow `former`. It does not become the current one here.
 
-        It is not the current one yet.
+        Its ring has `ring_bytes`, or by default the size that a process begins with.
         """
         settings = self.settings
         ring_bytes = ring_bytes or first_ring_bytes(settings.outbox_bytes)
@@ -99,7 +100,7 @@ class ProducerSuccession:
         taken += self.former.ring_bytes(former)
         growth_bytes = self.growth.left_bytes(ring_bytes, taken)
         if self._refused_outboxes >= REFUSED_OUTBOXES_MAX:
-            ring_bytes = 0  # logd refuses each one: memory would fill with them
+            ring_bytes = 0  # logd refuses all of them, and further ones would fill the memory
         return self._environment.open_producer(
             settings.socket_path,
             settings.outbox_directory,
@@ -110,7 +111,7 @@ class ProducerSuccession:
         )
 
     def _report(self, producer: Producer) -> None:
-        """Logs that a new producer has no outbox; reports in it refusals not reported before."""
+        """Logs that a new producer has no outbox, and reports the refusals not reported before."""
         if producer.no_outbox_reason:
             self._guard.warn(
                 "no outbox, so events are not kept while logd is away: %s",
@@ -119,7 +120,7 @@ class ProducerSuccession:
         self.refusals.report_all(producer)
 
     def retry_outbox(self, producer: Producer) -> Producer:
-        """Tries to replace a producer that has no outbox: the daemon may have come up since."""
+        """Tries to make an outbox for a process without one, since the daemon may run by now."""
         successor = self.make()
         if successor.outbox is None:
             successor.close()
@@ -131,14 +132,15 @@ class ProducerSuccession:
     def replace_lost(self, producer: Producer) -> Producer:
         """Replaces a producer whose outbox, descriptor or user is lost."""
         if not producer.mark[0]:
-            raise Forked  # it is the parent's, and not lost
+            raise Forked  # the outbox is the parent's, and not lost to it
         outbox = producer.outbox
         if outbox is not None and outbox.writer.given_up and not outbox.writer.confirmed:
             self._refused_outboxes += 1
         successor = self.make(producer)
         if producer.displaced_since_s is not None and outbox is not None:
             if successor.outbox is None and producer.intact and not outbox.writer.left_by_daemon:
-                # Its path leads into another mount namespace, say: it stays the current one.
+                # The outbox stays in use:
+                # the path may lead into another mount namespace, for example.
                 successor.close()
                 producer.displaced_since_s = None
                 producer.compare_due_s = self._monotonic_s() + DISPLACED_S
@@ -158,7 +160,7 @@ class ProducerSuccession:
             self._guard.warn("the outbox is removed, and no other could be made: %r", error)
 
     def grow(self, producer: Producer, full: OutboxWriter) -> Producer | None:
-        """Replaces a producer whose ring is full; returns one with a larger ring, or None."""
+        """Replaces a producer whose ring is full by one with a larger ring; None if impossible."""
         now_s = self._monotonic_s()
         former_bytes = self.former.ring_bytes(producer)
         ring_bytes = self.growth.ring_bytes(full.ring_bytes, former_bytes, now_s)
@@ -181,7 +183,8 @@ class ProducerSuccession:
         """Makes `successor` the current producer, and ends the former one but keeps its counts."""
         if not (producer.mark[0] and successor.mark[0]):
             raise Forked
-        # In this order: counted once, wherever a signal handler raises.
+        # The former producer is added before it is replaced:
+        # if a signal handler raises in between, it is counted once.
         self.former.add(producer, self._monotonic_s(), outgrown=outgrown)
         if not producer.mark[0]:
             raise Forked
@@ -189,13 +192,13 @@ class ProducerSuccession:
         for event in list(self.awaited):
             event.move_note_space(successor)
         producer.leave()
-        # Former producers are not checked here: the event at hand may be in one that has ended by
-        # now.
+        # Former producers are not checked here, since the check
+        # could close the one that holds the event being written.
         self._report(successor)
         return successor
 
     def _close_former(self, producer: Producer) -> None:
-        """Closes a former producer: later confirmations of its events are not seen."""
+        """Closes a former producer, so that later confirmations of its events are not counted."""
         waiters = self._waiters.get(producer)
         if waiters is not None:
             waiters.end(has_successor=not self.closed)
@@ -205,7 +208,7 @@ class ProducerSuccession:
     # -- checks ----------------------------------------------------------------------------------
 
     def is_intact(self, producer: Producer) -> bool:
-        """Whether the producer can continue, by its outbox's words, and seldom by system calls.
+        """Whether the producer can continue: by its outbox's words, at intervals by system calls.
 
         A lost descriptor need not be noticed at once: the daemon retires a producer without a lock,
         and reads all that was written until then.
@@ -220,8 +223,9 @@ class ProducerSuccession:
         return producer.intact and not self._is_displaced(producer, now_s)
 
     def _is_displaced(self, producer: Producer, now_s: float) -> bool:
-        """Whether the outbox has been in another directory than its path leads to for DISPLACED_S:
-        a running daemon puts it back before that.
+        """Whether the outbox's directory has been moved for DISPLACED_S seconds.
+
+        A running daemon moves it back before that.
         """
         outbox = producer.outbox
         if outbox is None or not outbox.displaced():
@@ -234,13 +238,13 @@ class ProducerSuccession:
     # -- waiting ---------------------------------------------------------------------------------
 
     def waiters_of(self, producer: Producer) -> ConfirmationWaiters:
-        """Returns the threads that wait for that producer's confirmations."""
+        """Returns the threads that wait for the given producer's confirmations."""
         waiters = self._waiters.get(producer)
         if waiters is None:
             waiters = self._waiters[producer] = ConfirmationWaiters(producer)
         return waiters
 
     def end_waits(self) -> None:
-        """Ends all waits: each returns what is known by now."""
+        """Ends all waits; each returns the outcome that is known now."""
         for waiters in list(self._waiters.values()):
             waiters.end()

@@ -1,4 +1,4 @@
-"""Tracks durable events: who waits for them, and which notes about them are still to be written."""
+"""Tracks durable events: the callers that wait for them, and the notes still to be written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from logd_wire.outbox.layout import REFUSED_ERROR
 class DurableTracker:
     """Records the outcomes of durable events. Called under the client's guard.
 
-    `unresolved` are the events whose callers were given UNKNOWN; `unknown_count` counts them all.
+    `unresolved` holds the events whose callers were given UNKNOWN; `unknown_count` counts them all.
     """
 
     def __init__(
@@ -27,13 +27,14 @@ class DurableTracker:
         self.reset(forked=True)
 
     def reset(self, forked: bool) -> None:  # noqa: ARG002 - as in every part
-        """Starts with no durable events."""
+        """Resets the tracker to no durable events."""
         self.unresolved = UnresolvedEvents()
         self.unknown_count = 0
 
     def track(self, event: DurableEvent, sequence: int) -> None:
-        """Records that the event is accepted with that sequence, by the producer that it was last
-        written to.
+        """Records that the event is accepted with that sequence.
+
+        Its producer is the one that the session wrote to last.
         """
         producers = self._producers
         producer, current = self._session.attempt, producers.current
@@ -43,11 +44,11 @@ class DurableTracker:
         producers.awaited.add(event)
 
     def outcome_at_timeout(self, event: DurableEvent, nested: bool) -> Outcome:
-        """Returns the outcome to give the caller; an unknown one is recorded in the trail first."""
+        """Returns the outcome to give the caller, after recording an unknown one in the trail."""
         if not (event.unknown_recorded or nested):
             self._producers.replace_if_removed()
         if event.is_stored:
-            return Outcome.STORED  # while this thread came in
+            return Outcome.STORED  # the event was stored while this thread waited for the guard
         if not (event.unknown_recorded or nested):
             self._record_unknown(event)
         self.unknown_count += 1
@@ -56,12 +57,12 @@ class DurableTracker:
         return Outcome.UNKNOWN
 
     def release(self, event: DurableEvent, _nested: bool) -> None:
-        """Records that the caller no longer waits."""
+        """Records that the event's caller no longer waits."""
         self._producers.awaited.discard(event)
         event.release_note_space()
 
     def _record_unknown(self, event: DurableEvent) -> None:
-        """Writes the event's `durable_unknown`."""
+        """Writes the `durable_unknown` of an event."""
         event.release_note_space()
         session = self._session
         refused: str | None = None
@@ -84,8 +85,9 @@ class DurableTracker:
             event.unknown_recorded = True
 
     def record_resolved(self) -> None:
-        """Writes the notes due for earlier events: outcomes that are known by now, and what a
-        former outbox still held when the daemon retired it.
+        """Writes the notes due for earlier events, and what a retired outbox still held.
+
+        A note is due when the outcome of an event reported as unknown is known.
         """
         session = self._session
         session.catch_up()
@@ -97,7 +99,7 @@ class DurableTracker:
             event, note_type, props = note
             session.begin_step(partial(self.unresolved.mark_recorded, event, note_type))
             if not session.write_note(note_type, event.user, props, producer):
-                break  # not refused: tried again at the next event
+                break  # the note is kept, and tried again at the next event
             session.finish_step()
         session.abandon_step()
 
@@ -107,13 +109,13 @@ class DurableTracker:
         For an event whose caller still waits, it writes a `durable_unknown`.
         """
         self.record_resolved_at_end()
-        self._producers.end_waits()  # so that the callers get the outcome that is recorded here
+        self._producers.end_waits()  # callers must get the outcome that is recorded below
         for event in sorted(self._producers.awaited, key=lambda event: event.sequence):
             if not (event.unknown_recorded or event.is_stored):
                 self._record_unknown(event)
 
     def record_resolved_at_end(self) -> None:
-        """Runs `record_resolved`, but raises nothing, since the farewell must follow."""
+        """Runs `record_resolved`, and logs exceptions, since the farewell must follow."""
         try:
             self.record_resolved()
         except Exception as error:  # noqa: BLE001 - whatever it is, the farewell follows

@@ -1,7 +1,8 @@
-"""Converts values that applications log into values that an event can carry, with bounded work.
+"""Converts the values that applications log into values that an event can carry.
 
-Used where an event's properties are not all plain text and numbers. The text forms, the marks and
-the names of keys are in PROTOCOL.md, "Other values of a program".
+Used where an event's properties are not all plain text and numbers. The work for one event is
+bounded. The text forms, the marks and the names of keys are in PROTOCOL.md, "Other values of a
+program".
 
 A subclass of a plain type goes as that type, by the type's own methods, so that no overridden one
 runs. The only caller's code that runs here is that of time zones and of mappings other than dict;
@@ -18,7 +19,8 @@ from logd_client.forms import INT_MAX, INT_MIN, form_of, is_map_form
 from logd_wire.schema import PAYLOAD_BYTES_MAX, PROPS_DEPTH_MAX, Malformed, type_name
 
 KEY_CHARS_SHOWN = 40
-# The cost of converting such a value, counted in plain values: so the time of any event is bounded.
+# The cost of converting a container or another value,
+# counted in plain values. It bounds the time that any event takes.
 CONTAINER_COST = 4
 FORM_COST = 8
 
@@ -30,7 +32,7 @@ class TooLarge(Malformed):
 
 
 class Unloggable(Malformed):
-    """A value that has no form in an event. `place` is where in the properties it was found."""
+    """A value that has no form in an event. `place` is its place in the properties."""
 
     def __init__(self, why: str) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class Unloggable(Malformed):
         self._why = why
 
     def found_in(self, key: str | None) -> None:
-        """Prepends to `place` the key of the map that holds the value, or None for an array."""
+        """Prepends to `place` the key that holds the value; `[]` if `key` is None (an array)."""
         self.place = ("[]" if key is None else f".{key[:KEY_CHARS_SHOWN]}") + self.place
 
     def __str__(self) -> str:
@@ -48,8 +50,8 @@ class Unloggable(Malformed):
 def plain_props(props: object, strict: bool = False) -> dict[str, Any]:
     """Returns the properties as a dict of plain values that the caller cannot change any more.
 
-    Raises TooLarge, and Malformed where `props` is not a mapping or one that cannot be read.
-    With `strict` also Unloggable, for a value that would be marked.
+    Raises TooLarge, and Malformed if `props` is not a mapping or cannot be read. With `strict` also
+    Unloggable, for a value that would be marked.
     """
     work = Conversion(strict)
     if type(props) is dict:
@@ -69,12 +71,12 @@ def plain_props(props: object, strict: bool = False) -> dict[str, Any]:
 
 
 def plain_text(value: object) -> object:
-    """Returns the text that a subclass of str holds; anything else as it is."""
+    """Returns the text that an instance of str or its subclass holds; any other value unchanged."""
     return str.__str__(value) if issubclass(type(value), str) else value
 
 
 class Conversion:
-    """Converts one event's properties, and counts what is left of its bounds.
+    """Converts one event's properties, within a bound on their size.
 
     Each value takes at least a byte and a text its length, so one number bounds both the values
     visited (those referred to twice count twice) and the bytes.
@@ -87,7 +89,10 @@ class Conversion:
         self.strict = strict
 
     def charge(self, count: int) -> None:
-        """Takes that many values or bytes off the bound. Raises TooLarge when it is exceeded."""
+        """Takes `count` values or bytes off the bound.
+
+        Raises TooLarge if the bound is exceeded.
+        """
         self.left -= count
         if self.left < 0:
             raise TooLarge(
@@ -96,13 +101,14 @@ class Conversion:
             )
 
     def expect(self, count: int) -> None:
-        """Raises TooLarge if that many more would exceed the bound, before they are read."""
+        """Raises TooLarge if that many more values or bytes would exceed the bound."""
         if count > self.left:
             self.charge(count)
 
     def value(self, value: Any, depth_left: int) -> Any:
-        """Returns the plain form of a value that is charged for, or a mark. Raises as
-        `plain_props` does.
+        """Returns the plain form of a value, or a mark. Raises as `plain_props` does.
+
+        The value itself is already charged for.
         """
         kind = type(value)
         if kind is str:
@@ -122,22 +128,24 @@ class Conversion:
             return self.mark(kind)
 
     def text(self, text: str) -> str:
-        """Returns valid text: lone surrogates, as of a file's name, are written out."""
+        """Returns the text with lone surrogates, as in names of files, written out as escapes."""
         self.charge(len(text))
         if text.isascii():
             return text
         return text.encode("utf-8", "backslashreplace").decode()
 
     def map(self, given: dict[Any, Any], depth_left: int) -> Any:
-        """Returns the map of a plain dict."""
+        """Converts a plain dict to a map."""
         if depth_left == 0:
             return self.too_deep()
         before, count = self.left, len(given)
         if count > before:
             self.charge(count)
-        # Another thread may be changing it: a copy is consistent.
+        # The dict is copied, since another thread may be changing it.
         own = given.copy()
-        self.left -= CONTAINER_COST + count  # at once: a map that holds itself would never end
+        # The items are charged before they are converted,
+        # so that a map that contains itself reaches the limit.
+        self.left -= CONTAINER_COST + count
         key, chars = None, 0
         try:
             for key, value in own.items():
@@ -162,13 +170,13 @@ class Conversion:
         return own
 
     def renamed(self, keys: list[Any], values: Iterable[Any], depth_left: int) -> Any:
-        """Returns a map under the texts of these keys, which are kept distinct."""
+        """Returns a map with the keys converted to text, and made distinct."""
         if depth_left == 0:
             return self.too_deep()
         self.charge(CONTAINER_COST + len(keys))
-        # To hash a key reads all of it; a mapping's keys, unlike a dict's, are not hashed yet.
+        # The keys' length is charged before they are hashed, which reads all of them.
         self.expect(sum(len(key) for key in keys if type(key) is str))
-        # A key that is text keeps its name, whatever another one is converted to.
+        # A key that is text keeps its name; a converted key with the same text gets another one.
         taken = {key for key in keys if type(key) is str}
         numbers: dict[str, int] = {}
         made = {}
@@ -191,7 +199,7 @@ class Conversion:
         return self.text(json.dumps(plain, ensure_ascii=False, separators=(",", ":")))
 
     def array(self, given: list[Any], depth_left: int) -> Any:
-        """Returns the array of a plain list."""
+        """Converts a plain list to an array."""
         if depth_left == 0:
             return self.too_deep()
         count = len(given)
@@ -219,7 +227,7 @@ class Conversion:
         return own
 
     def mark(self, kind: type) -> str:
-        """Returns the mark that replaces a value of that type, which has no form."""
+        """Returns the mark that replaces a value of a type that an event cannot carry."""
         name = type_name(kind)
         return self._marked(name, f"a value of type {name} has no form in an event")
 

@@ -1,9 +1,9 @@
 """Threads that wait for events to be on disk: one of them polls for all.
 
-What is on disk is a number in shared memory that another process raises, so it has to be polled. If
-each of 200 threads did, up to 5,000 times a second, that would take a whole core. So one waiting
-thread is the *poller*, on a lease that it renews with each poll; the others sleep until it wakes
-them, and the next takes over when it leaves, or when its lease runs out.
+The confirmed sequence is a number in shared memory that the daemon raises, so it has to be polled.
+If each of 200 threads polled it, up to 5,000 times a second, that would take a whole core. So one
+waiting thread is the *poller*, on a lease that it renews with each poll; the others sleep until it
+wakes them, and the next takes over when it leaves, or when its lease runs out.
 
 There is no lock, only single assignments and operations on one dict: a signal handler that waits
 in the middle of a wait of the same thread polls by itself, one that raises leaves nothing locked,
@@ -20,16 +20,16 @@ from logd_client.producer import Producer
 
 POLL_INTERVAL_MIN_S = 0.0002
 POLL_INTERVAL_MAX_S = 0.005
-# The pauses between polls, by time waited: a wait ends at most a fifth later than its event is on
-# disk.
+# The pauses between polls grow with the time waited,
+# so that a wait lasts at most a fifth longer than until its event is on disk.
 _POLL_INTERVAL_GROWTH = 1.2
-# How long a poller may be kept from polling; and how often every thread polls for itself, whatever
-# became of the one that should have woken it.
+# Seconds for which a poller may be kept from polling. Every other thread polls
+# itself after that time, in case the poller that should wake it has ended.
 LEASE_S = 0.25
 
 
 class _Waiter:
-    """A thread's place in the queue; its gate is opened when the number has risen."""
+    """A waiting thread's place in the queue; opening its `gate` wakes the thread."""
 
     __slots__ = ("gate", "sequence", "thread")
 
@@ -40,14 +40,16 @@ class _Waiter:
         self.gate.acquire()
 
     def wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # awake already
+        # Release() raises this if the thread is awake already.
+        with contextlib.suppress(RuntimeError):
             self.gate.release()
 
 
 def deadline_after(timeout_s: float | None) -> float:
-    """Returns when a wait of that length ends, on the monotonic clock; now if it is not a number.
+    """Returns the monotonic time at which a wait of `timeout_s` ends: now, if that is not a number.
 
-    Not an error: the caller may be a request, whose event is accepted all the same.
+    A value that is not a number raises nothing, since the event of the caller is accepted all the
+    same.
     """
     now_s = time.monotonic()
     try:
@@ -76,20 +78,22 @@ class ConfirmationWaiters:
     def wait(self, sequence: int, deadline_s: float) -> bool:
         """Waits until `sequence` is on disk; returns False if it is not by `deadline_s`.
 
-        `deadline_s` is monotonic. Also False when the outcome can no longer be known.
+        `deadline_s` is monotonic. It returns False at once when the outcome can no longer be known.
         """
         if self.confirmed() >= sequence:
             return True
-        if self.producer.outbox is None or not deadline_s > time.monotonic():  # nor for nan
+        # The condition is written as "not ... >", so that nan counts as past.
+        if self.producer.outbox is None or not deadline_s > time.monotonic():
             return False
         me = _Waiter(sequence)
-        # In the queue before the next poll: a number raised from here on wakes this thread.
+        # The thread is queued before its first poll,
+        # so that a confirmation after that poll wakes it.
         self._waiting[me] = None
         try:
             return self._wait(me, deadline_s)
         finally:
             self._waiting.pop(me, None)
-            # Or no thread polls: this one was to take over, and has found its own number reached.
+            # If there is no poller, this thread was woken to become it, and is done instead.
             if self._poller is me or self._poller is None:
                 self._promote_poller()
 
@@ -104,7 +108,7 @@ class ConfirmationWaiters:
             if left_s <= 0 or self._confirmed_at_end is not None:
                 return False
             poller = self._poller
-            # Or the poller is this very thread, in a frame below: this is a signal handler.
+            # A poller with the same thread id is this thread, interrupted by this signal handler.
             if poller is None or poller.thread == me.thread or now_s >= self._lease_until_s:
                 self._poller = me
                 self._lease_until_s = now_s + LEASE_S
@@ -122,7 +126,7 @@ class ConfirmationWaiters:
                 waiter.wake()
 
     def _promote_poller(self) -> None:
-        """Wakes the threads whose events are on disk, and the one that polls from now on."""
+        """Wakes the threads whose events are on disk, and the thread that polls from now on."""
         self._poller = None
         self._lease_until_s = 0.0
         confirmed = self.confirmed()
@@ -134,8 +138,9 @@ class ConfirmationWaiters:
                 return
 
     def end(self, *, has_successor: bool = False) -> None:
-        """Ends all waits before the producer is closed: later confirmations are not seen. With
-        `has_successor` another producer can record the outcomes.
+        """Ends all waits before the producer is closed; later confirmations are not seen.
+
+        With `has_successor` another producer can record the outcomes.
         """
         self._confirmed_at_end = self.confirmed()
         self.has_successor = has_successor

@@ -1,4 +1,4 @@
-"""Explains why a datagram was not sent, an outbox cannot be had, or a report was not answered.
+"""Explains why a datagram was not sent, an outbox not made, or a report not answered.
 
 One sentence for each error number, which says what to fix.
 """
@@ -35,10 +35,10 @@ _SENDING: Mapping[int, str] = {
     errno.ENOBUFS: "{path}: the kernel has no memory for it",
     errno.ENOMEM: "{path}: the kernel has no memory for it",
 }
-# The daemon's absence is the likely cause of these; others do not show whether it runs.
+# Errors whose likely cause is that the daemon is absent; other errors do not show whether it runs.
 _ABSENT = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET)
 
-# Errors of the socket for reports, where the fix is another one.
+# Errors of the socket for reports that have another fix than those of the socket for events.
 _ASKING: Mapping[int, str] = {
     errno.EACCES: "user {uid} may not connect to {path}: see query_socket_mode in logd.toml,"
     " SocketMode= and SocketGroup= in logd-query.socket, and the modes of the directories above it",
@@ -73,7 +73,7 @@ def why_not_sent(code: int, path: str) -> str:
 
 
 def _is_replaced(path: str) -> bool:
-    """Whether the socket at `path` has lost its own name, and is left over in a mount."""
+    """Whether a mount at `path` shows a former daemon's socket, which has lost its own name."""
     try:
         return Path(path).stat().st_nlink == 0
     except OSError:
@@ -89,7 +89,7 @@ def why_full(code: int, path: str) -> str:
 
 
 def why_no_outbox(error: OSError) -> str:
-    """Explains a system error about the outboxes' files: its text, and what it means."""
+    """Explains a system error about the outboxes' files: the kernel's text, and what to do."""
     text = error.strerror or str(error)
     meaning = _KEEPING.get(error.errno or 0)
     return text if meaning is None else f"{text}: {meaning.format(uid=os.geteuid())}"

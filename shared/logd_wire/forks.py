@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any, Protocol
 
-_MADV_WIPEONFORK = 18  # <linux/mman.h>; since Linux 4.14
+_MADV_WIPEONFORK = 18  # a constant of <linux/mman.h>, known since Linux 4.14
 _PAUSE_S = 0.0005
 
 
@@ -35,7 +35,7 @@ class Mark(Protocol):
 
 
 class _PidMark:
-    """Compares the process id, for a kernel that cannot wipe a page."""
+    """A mark that compares process ids, for a kernel without MADV_WIPEONFORK."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -56,30 +56,33 @@ def _new_mark() -> Mark:
 
 def is_owned(lock: threading.RLock) -> bool:
     """Whether the calling thread holds the lock."""
-    # As `threading.Condition` does; the type stubs lack it.
+    # `threading.Condition` uses this method of RLock too; the type stubs lack it.
     owned: Any = lock
     return bool(owned._is_owned())
 
 
 class Generation:
-    """One process between two forks: its mark, and a lock that no parent's thread can hold."""
+    """A process between two forks: its mark, and a lock that no thread of a parent holds."""
 
     def __init__(self) -> None:
         self.mark = _new_mark()
         self.lock = threading.RLock()
-        self.busy = False  # whether a thread holds that lock
-        # The generation of a child of this process, made by the first of its threads that asks.
+        self.busy = False  # whether a thread holds the lock
+        # The generation of a child of this process, made by the child's first thread that needs it.
         self._child: dict[str, Generation] = {}
 
     def must_wait(self) -> bool:
-        """Sleeps for a moment; returns False if the lock's holder is this thread, or a parent's."""
+        """Sleeps for a moment; returns False if this thread or a parent process holds the lock."""
         if not self.mark[0] or is_owned(self.lock):
             return False
         time.sleep(_PAUSE_S)
         return True
 
     def child(self) -> Generation:
-        """Returns the generation of the child in which this mark is wiped; one for all threads."""
+        """Returns the generation of this child process, in which the parent's mark is wiped.
+
+        All threads of the child get the same one.
+        """
         return self._child.setdefault("child", Generation())
 
 
@@ -87,10 +90,10 @@ _current = Generation()
 
 
 def current() -> Generation:
-    """Returns this process's generation; a new one in a child that Python has not forked."""
+    """Returns this process's generation; a new one in a child that Python did not fork."""
     global _current
     generation = _current
-    # More than one step for a process forked while its parent was in the middle of this loop.
+    # Several steps are needed if the process was forked while its parent ran this loop.
     while not generation.mark[0]:
         generation = generation.child()
     _current = generation

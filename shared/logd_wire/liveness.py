@@ -1,9 +1,9 @@
-"""Tells live producers from dead ones by a POSIX record lock that each holds on its outbox file.
+"""Determines whether a producer lives, by the POSIX record lock that it holds on its outbox file.
 
 The kernel releases record locks when the process ends, however it ends; a forked child does not
-inherit them, and a reader can test for them (F_GETLK) without taking them. `flock` fails at each of
-these. The one trap: closing any descriptor of the file drops them, so a producer keeps one and
-opens no other.
+inherit them, and a reader can test for them (F_GETLK) without taking them. `flock` can do none of
+this. Closing any descriptor of the file drops its record locks, so a producer opens the file once
+and keeps that descriptor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _FLOCK = struct.Struct("hhqqi4x")
 def acquire(fd: int, mark: Mark = (1,)) -> bool:
     """Locks the whole file for this process; False when another process has locked it.
 
-    Raises Forked in a child of the process that `mark` belongs to: it would take the parent's.
+    Raises Forked in a child of the process that `mark` belongs to, which would take over the
+    parent's file.
     """
     if not mark[0]:
         raise Forked
@@ -33,21 +34,18 @@ def acquire(fd: int, mark: Mark = (1,)) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of that number exists, as far as this process can see."""
+    """Whether a process with this id exists, as far as this process can see."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
-    return pid > 0  # 0 would ask about this process's own group
+    return pid > 0  # kill(0, 0) tests this process's own group
 
 
 def lock_holder(fd: int) -> int | None:
-    """Returns the pid of the process that holds the lock, or None. Never takes it.
-
-    A process does not see its own lock. A pid of another pid namespace reads as 0.
-    """
+    """Returns the pid of the process that holds the lock, or None. Does not take the lock."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     answer = fcntl.fcntl(fd, fcntl.F_GETLK, asked)
     lock_type, _whence, _start, _length, pid = _FLOCK.unpack(answer)

@@ -27,8 +27,8 @@ QUERY_VERSION = 1
 REQUEST_BYTES_MAX = 64 * 1024
 RESPONSE_BYTES_MAX = 8 * 1024 * 1024
 ROWS_MAX = 1000
-TEXTS_MAX = 1000  # in a list of a request; a longer one is asked in parts
-# Of the texts of such a list: two lists and the rest of a request fit into REQUEST_BYTES_MAX.
+TEXTS_MAX = 1000  # the most texts in one list of a request; a longer list takes several requests
+# Bytes of the texts in one list: two such lists and the other fields fit into REQUEST_BYTES_MAX.
 TEXTS_BYTES_MAX = 24 * 1024
 
 _LENGTH = struct.Struct("!I")
@@ -38,7 +38,10 @@ Row = dict[str, Any]
 
 
 class QueryError(Exception):
-    """The daemon refused a report: its name, a parameter, or the peer. `code` says which."""
+    """The daemon refused a report.
+
+    `code` says whether its name, a parameter or the peer was wrong.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -58,9 +61,9 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True)
 class Answer:
-    """The rows of one page, and the key to request the next one with (None: this was the last).
+    """The rows of one page, and the key to request the next page with (None: this was the last).
 
-    The key is to be passed as it is: a number, a text, or a list of texts.
+    The key is to be passed unchanged: a number, a text, or a list of texts.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -76,9 +79,10 @@ def encode_frame(message: dict[str, Any], bytes_max: int = RESPONSE_BYTES_MAX) -
 
 
 def frame_end(received: bytes | bytearray, bytes_max: int) -> int | None:
-    """Finds where the first frame of the bytes ends; None if further bytes are needed.
+    """Returns the end of the first frame in the bytes, or None if the frame is not complete.
 
-    For a frame over the limit that is the end of its length: `read_frame` refuses it by that.
+    For a frame over the limit it returns the end of its length field, from which `read_frame`
+    refuses it.
     """
     if len(received) < _LENGTH.size:
         return None
@@ -130,13 +134,15 @@ def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes:
 
 
 def text_parts(texts: Iterable[str]) -> list[list[str]]:
-    """Divides texts into lists that a request may hold, each text in one of them.
+    """Divides texts into lists that each fit into a request; each text is in one of them.
 
-    The lists are about equally long, so that the last one does not single out a few persons. No
-    texts are one empty list: a report without a list would be about all users.
+    The lists are about equally long, so that the last one does not single out a few persons.
+    Without texts the result is one empty list, since a report without a list would be about all
+    users.
     """
     every = list(dict.fromkeys(texts))
-    bytes_max = max((len(text.encode()) for text in every), default=0) + 3  # its length, in msgpack
+    # In msgpack, the length before each text takes up to 3 bytes.
+    bytes_max = max((len(text.encode()) for text in every), default=0) + 3
     texts_max = max(1, min(TEXTS_MAX, TEXTS_BYTES_MAX // bytes_max))
     parts = -(-len(every) // texts_max) or 1
     bounds = [len(every) * number // parts for number in range(parts + 1)]
@@ -166,7 +172,7 @@ class QueryClient:
         try:
             asked_by = check_user(asked_by)
             (asked_by or "").encode()
-        except ValueError as error:  # Malformed, or not valid Unicode
+        except ValueError as error:  # invalid as a user, or not valid Unicode
             raise QueryError("bad_parameter", f"asked_by: {error}") from error
         request = {
             "v": QUERY_VERSION,
@@ -201,14 +207,16 @@ class QueryClient:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             _connect(sock, self.socket_path, self.timeout_s)
             sock.settimeout(_left(deadline_s))
-            with contextlib.suppress(BrokenPipeError):  # refused already: the answer has the reason
+            # The daemon may refuse before it has read everything; its answer has the reason.
+            with contextlib.suppress(BrokenPipeError):
                 sock.sendall(frame)
             return read_frame(receive, RESPONSE_BYTES_MAX)
 
 
 def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
-    """Connects, waiting for a place in the listener's queue; with Python's own timeout a full queue
-    would be an error at once.
+    """Connects, and waits for a place in the listener's queue.
+
+    With Python's own timeout, a full queue would be an error at once.
     """
     seconds, fraction = divmod(timeout_s, 1)
     wait = _TIMEVAL.pack(int(seconds), int(fraction * 1e6) + 1)

@@ -1,4 +1,4 @@
-"""Finds the directory of outboxes from the socket's path alone, for client and daemon.
+"""Finds the directory of outboxes by the socket's path, for client and daemon.
 
 Outboxes are plain text, so their directory lies in memory (tmpfs), not beside the socket. The
 daemon writes a small file beside its socket that names the directory and a random token; the
@@ -24,23 +24,23 @@ from logd_wire.causes import why_no_outbox
 RENDEZVOUS_SUFFIX = ".outboxes"
 TOKEN_NAME = "token"  # noqa: S105 - a file's name
 RENDEZVOUS_BYTES_MAX = 4096
-_UIDS = 2**32 - 1  # the number of user ids
+_UIDS = 2**32 - 1  # the number of user ids that a user namespace can map
 _OVERFLOW_UID = 65534
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - in memory, as it should be
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 
-# Only the owner; many users: the directory is the daemon's, others may create but not list or
-# remove, and files take the daemon's group.
+# Modes of the directory: for its owner alone, or with `many_users` writable, but not readable,
+# by others. In a shared directory others cannot remove files, and new files get the daemon's group.
 MODE_PRIVATE = 0o700
 MODE_SHARED = 0o3733
 
 
 class NoOutbox(Exception):
-    """This process cannot have an outbox that the daemon would read; the message says why."""
+    """No outbox that the daemon would read can be made in this process; the message says why."""
 
 
 class NotOurs(NoOutbox):
-    """The directory's path leads to another user's directory, or to something else."""
+    """The directory's path leads to another user's directory, or to another kind of file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Rendezvous:
     """The directory of outboxes, its token, and the boot in which the directory was made.
 
     `uid` is the daemon's user id, in decimal, in its own user namespace `user_namespace`; both are
-    empty where a daemon does not write them.
+    empty if the daemon does not write them.
     """
 
     directory: str
@@ -63,7 +63,7 @@ class Rendezvous:
         return cls(directory, token, current_boot_id(), str(os.geteuid()), current_user_namespace())
 
     def text(self) -> str:
-        """Returns the file's text: one `name=value` a line."""
+        """Returns the text of the rendezvous file: one `name=value` a line."""
         lines = f"directory={self.directory}\ntoken={self.token}\nboot_id={self.boot_id}\n"
         if self.user_namespace:
             lines += f"uid={self.uid}\nuser_namespace={self.user_namespace}\n"
@@ -76,7 +76,7 @@ def rendezvous_path(socket_path: str) -> str:
 
 
 def current_boot_id() -> str:
-    """Returns the kernel's random id of this boot (proc(5)); "" where there is no /proc."""
+    """Returns the kernel's random id of this boot (proc(5)); "" if there is no /proc."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -84,8 +84,9 @@ def current_boot_id() -> str:
 
 
 def current_user_namespace() -> str:
-    """This process's user namespace as the kernel names it, "user:[4026531837]" for the initial
-    one (namespaces(7)); "" where there is no /proc.
+    """Returns the name of this process's user namespace; "" if there is no /proc.
+
+    The kernel names the initial one "user:[4026531837]" (namespaces(7)).
     """
     try:
         return str(Path("/proc/self/ns/user").readlink())
@@ -94,16 +95,16 @@ def current_user_namespace() -> str:
 
 
 def maps_ids_to_themselves() -> bool:
-    """Whether user ids in this user namespace are those of its parent (user_namespaces(7))."""
+    """Whether user ids in this user namespace equal those of its parent (user_namespaces(7))."""
     try:
         lines = Path("/proc/self/uid_map").read_text().splitlines()
     except OSError:
-        return True  # no /proc, or a kernel without user namespaces
+        return True  # there is no /proc, or the kernel has no user namespaces
     return [line.split() for line in lines] == [["0", "0", str(_UIDS)]]
 
 
 def _overflow_uid() -> int:
-    """Returns the user id by which those not mapped into this user namespace are shown."""
+    """Returns the user id that the kernel shows for users not mapped into this user namespace."""
     try:
         return int(Path("/proc/sys/kernel/overflowuid").read_text())
     except (OSError, ValueError):
@@ -111,11 +112,13 @@ def _overflow_uid() -> int:
 
 
 def uid_for_daemon(rendezvous: Rendezvous, owner: int) -> int:
-    """This process's effective user id as the daemon sees it; `owner` is the daemon's, seen here.
+    """Returns the user id of this process as the daemon sees it.
+
+    `owner` is the daemon's, seen here.
 
     In a user namespace of its own (a rootless container) a process has another id than outside.
-    Raises NoOutbox where the outer id is not certain: the daemon refuses a file named after the
-    wrong one.
+    Raises NoOutbox if the id outside is not certain: the daemon refuses a file with a wrong id in
+    its name.
     """
     euid = os.geteuid()
     namespace = current_user_namespace()
@@ -123,7 +126,7 @@ def uid_for_daemon(rendezvous: Rendezvous, owner: int) -> int:
         return euid
     if not rendezvous.user_namespace and maps_ids_to_themselves():
         return euid
-    # The owner of the daemon's files is the daemon's user, unless it is not mapped in here.
+    # The owner of the daemon's files is the daemon's user, unless that user is not mapped here.
     if euid == owner != _overflow_uid() and rendezvous.uid.isascii() and rendezvous.uid.isdigit():
         return int(rendezvous.uid)
     raise NoOutbox(
@@ -133,7 +136,10 @@ def uid_for_daemon(rendezvous: Rendezvous, owner: int) -> int:
 
 
 def read_rendezvous(socket_path: str) -> Rendezvous:
-    """Reads the file that the daemon of that socket has written. Raises NoOutbox if it cannot."""
+    """Reads the rendezvous file of the daemon at `socket_path`.
+
+    Raises NoOutbox if it cannot be read.
+    """
     path = rendezvous_path(socket_path)
     try:
         text = _read_small(path)
@@ -160,10 +166,11 @@ def read_rendezvous(socket_path: str) -> Rendezvous:
 def _read_small(path: str, dir_fd: int | None = None) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        # By offset: a child forked in the middle of this shares the descriptor's position.
+        # pread is used, since a child forked in the middle of this shares the file position.
         return os.pread(fd, RENDEZVOUS_BYTES_MAX, 0).decode("utf-8", "replace")
     except OSError as error:
-        if error.errno == errno.ESPIPE:  # a pipe in its place: do not wait for it
+        # A pipe in place of the file is not read, since that could block.
+        if error.errno == errno.ESPIPE:
             return ""
         raise
     finally:
@@ -171,7 +178,7 @@ def _read_small(path: str, dir_fd: int | None = None) -> str:
 
 
 class OpenDirectory(NamedTuple):
-    """The outboxes' directory: open descriptor, path, and our user id as the daemon sees it."""
+    """The open directory of outboxes, and this user's id as the daemon sees it."""
 
     fd: int
     path: str
@@ -197,11 +204,12 @@ def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except PermissionError:
-        # Mode 3733 lets others enter but not list it: a path descriptor is enough to create files.
+        # Mode 3733 lets others enter the directory but not list it;
+        # creating files needs O_PATH only.
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        # Missing in the boot that it was made in: it is in another mount namespace. After a reboot
-        # memory is empty, and the owner's processes may be up before the daemon is.
+        # If the directory was made in this boot, it is in another mount namespace.
+        # After a reboot it is gone, and a process of the daemon's user may start before the daemon.
         made_now = rendezvous.boot_id == current_boot_id()
         if made_now or owner != os.geteuid() or uid != os.geteuid():
             raise NoOutbox(f"{path} is not there: does this process have its own /dev/shm?") from (
@@ -219,7 +227,7 @@ def _open_directory(socket_path: str, directory: str | None) -> OpenDirectory:
     except OSError as error:
         os.close(fd)
         raise NoOutbox(f"{path}/{TOKEN_NAME}: {why_no_outbox(error)}") from error
-    except BaseException:  # a signal handler's included
+    except BaseException:  # whatever happens, even if a signal handler raises
         os.close(fd)
         raise
     return OpenDirectory(fd, path, uid)
@@ -231,9 +239,9 @@ def new_token() -> str:
 
 
 def make_directory(path: str, token: str | None, mode: int) -> str:
-    """Makes the outboxes' directory, or uses one of this user's, and writes the token into it.
+    """Makes the outboxes' directory, or takes this user's own, and writes the token into it.
 
-    Without a token it keeps its own, or gets a new one; returns the token. Raises NotOurs for a
+    Returns the token: the given one, else the directory's own, else a new one. Raises NotOurs for a
     directory of another user, or something that is not a directory, and NoOutbox.
     """
     try:
@@ -245,7 +253,8 @@ def make_directory(path: str, token: str | None, mode: int) -> str:
     fd = _open_ours(path)
     try:
         token = token or _read_token(TOKEN_NAME, dir_fd=fd) or new_token()
-        # The token first: once others may make files in it, they could take its name.
+        # The token is written first: once others may make
+        # files in the directory, they could take its name.
         _put(TOKEN_NAME, token + "\n", dir_fd=fd)
         if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
             os.fchmod(fd, mode)
@@ -257,17 +266,17 @@ def make_directory(path: str, token: str | None, mode: int) -> str:
 
 
 def _open_ours(path: str) -> int:
-    """Opens a directory of this user's own, after giving it all rights."""
+    """Opens a directory that this user owns, after giving the user all rights to it."""
     flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        # By its path alone at first: with the wrong mode it could not be opened.
+        # O_PATH opens the directory whatever its mode is; the mode is corrected below.
         found = os.open(path, os.O_PATH | flags)
     except OSError as error:
         raise _not_ours(path, error) from error
     try:
         try:
             status = os.fstat(found)
-        except OSError as error:  # another user has mounted something there
+        except OSError as error:  # the path may be covered by another user's mount
             raise _not_ours(path, error) from error
         if status.st_uid != os.geteuid():
             raise NotOurs(
@@ -283,7 +292,7 @@ def _open_ours(path: str) -> int:
 
 
 def _not_ours(path: str, error: OSError) -> NoOutbox:
-    """Returns the error for a directory that cannot be opened: another user's, or a shortage."""
+    """Returns the error for a directory that cannot be opened: NoOutbox for a shortage."""
     passing = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
     return (NoOutbox if error.errno in passing else NotOurs)(f"{path}: {error.strerror}")
 
@@ -294,18 +303,19 @@ def default_directory(socket_path: str) -> str:
 
 
 def default_directory_in_use(socket_path: str) -> str:
-    """Returns the default directory, or the one used because that name was taken."""
+    """Returns the directory of outboxes in use: the default, or the one chosen in its place."""
     pattern = rf"{_IN_MEMORY}/logd-\d+-{_digest(socket_path)}(-[0-9a-f]{{16}})?"
     with contextlib.suppress(NoOutbox):
         named = read_rendezvous(socket_path).directory
-        # Beside a copied instance lies the file of the original: not this socket's.
+        # A copied instance has the original's file beside its socket,
+        # which names another directory.
         if re.fullmatch(pattern, named):
             return named
     return default_directory(socket_path)
 
 
 def other_directory(socket_path: str) -> str:
-    """Returns a random name for the directory, which no other user can have taken beforehand."""
+    """Returns a random name for the outboxes' directory, which no other user can have taken."""
     return f"{default_directory(socket_path)}-{secrets.token_hex(8)}"
 
 
@@ -314,14 +324,14 @@ def _digest(socket_path: str) -> str:
 
 
 def _put(name: str, text: str, dir_fd: int | None = None) -> None:
-    """Writes the file in one step, so that a client never reads half of it. Raises OSError.
+    """Writes the file in one step, so that a client never reads a part of it. Raises OSError.
 
-    A file with that content is left as it is: so a daemon can start, and empty the outboxes, though
-    memory or disk is full.
+    A file that has the content already is not written, so that a daemon can start, and empty the
+    outboxes, when memory or disk is full.
     """
     if _contains(name, text, dir_fd):
         return
-    # A name that other users, who may make files there, cannot have taken.
+    # The name is random, so that other users, who may make files there, cannot have taken it.
     temporary = f"{'' if dir_fd is None else '.'}{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o644, dir_fd=dir_fd)
@@ -361,5 +371,5 @@ def _read_token(path: str, dir_fd: int | None = None) -> str | None:
 
 
 def write_rendezvous(socket_path: str, rendezvous: Rendezvous) -> None:
-    """Writes the file that clients find the outboxes by, in one step. Raises OSError."""
+    """Writes the file by which clients find the outboxes, in one step. Raises OSError."""
     _put(rendezvous_path(socket_path), rendezvous.text())

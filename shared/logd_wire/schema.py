@@ -18,10 +18,10 @@ PAYLOAD_BYTES_MAX = 32 * 1024
 KEY_CHARS_SHOWN = 40
 TYPE_NAME_CHARS_MAX = 100
 
-# SQLite's integers and msgpack's signed ones end here; the year 2262 for a time in nanoseconds.
+# The maximum of SQLite's integers and of msgpack's signed ones; as nanoseconds, the year 2262.
 INT64_MAX = 2**63 - 1
 
-# Types of events that logd writes itself when the trail is changed or copied.
+# Types of events that logd itself writes when the trail is changed or copied.
 INTERNAL_TYPES = frozenset(
     {
         "batches_collapsed",
@@ -35,38 +35,39 @@ INTERNAL_TYPES = frozenset(
     }
 )
 
-# The event for a report about persons; unlike the others it may be pruned.
+# The type of event for a report about persons; unlike the other internal types it may be pruned.
 REPORT_READ = "report_read"
 # Types that a client may not send.
 RESERVED_TYPES = INTERNAL_TYPES | {REPORT_READ}
 
 # One or more words of lower-case letters, digits and underscores, joined by single dots or hyphens.
 _EVENT_TYPE = re.compile(r"(?!.{65})[a-z][a-z0-9_]*(?:[.-][a-z0-9_]+)*\Z")
-# Unicode's category Cc: NUL, which no command line can pass; line ends; terminal codes.
+# Unicode's category Cc, which includes NUL, line ends and terminal codes.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# A character takes at most four bytes: most users are checked without encoding them.
+# A character takes at most four bytes, so a user of this length is valid without encoding it.
 USER_CHARS_SURE = USER_BYTES_MAX // 4
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-# The type's own attributes, without a call of its metaclass.
+# These read the attributes of `type` itself, without running code of a metaclass.
 _type_module = type.__dict__["__module__"].__get__
 _type_qualname = type.__dict__["__qualname__"].__get__
-# Types that were found valid, so that each is checked once; and how many at most.
+# Valid types that were found, so that each is checked once, and how many are kept at most.
 _known_types: set[str] = set()
 _KNOWN_TYPES_MAX = 1000
 
 
 class Malformed(ValueError):
-    """An event that breaks the schema. The message says which field and how."""
+    """An event that breaks the schema. The message names the field and the fault."""
 
 
 class Reserved(Malformed):
-    """An event of a type that only logd writes."""
+    """An event whose type only logd may write."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The properties by which a type of event is rolled up per user: a key, a figure, and the
-    number of the attempt, which orders events of the same time.
+    """The properties by which a type of event is rolled up per user.
+
+    They are a key, a figure, and the number of the attempt, which orders events of the same time.
     """
 
     key: str
@@ -74,7 +75,7 @@ class Subject:
     attempt: str | None = None
 
 
-# The types whose latest state per user is kept as a roll-up, because dashboards ask for it.
+# The types whose latest state per user is kept as a roll-up, for dashboards.
 SUBJECTS: Mapping[str, Subject] = {
     "task_completed": Subject(key="task"),
     "quiz_submitted": Subject(key="quiz", value="score", attempt="attempt"),
@@ -82,9 +83,10 @@ SUBJECTS: Mapping[str, Subject] = {
 
 
 def check_event_type(event_type: object, internal: Container[str] = ()) -> str:
-    """Checks and returns the type. Raises Malformed unless it is 1-64 characters of lower-case
-    words joined by dots or hyphens (`quiz_submitted`, `order.paid`), and Reserved for one of
-    RESERVED_TYPES that is not among `internal`.
+    """Checks and returns the type. Raises Malformed or Reserved.
+
+    A type has 1-64 characters: lower-case words joined by dots or hyphens (`quiz_submitted`,
+    `order.paid`). Reserved is raised for one of RESERVED_TYPES that is not among `internal`.
     """
     if (
         type(event_type) is str
@@ -104,7 +106,9 @@ def check_event_type(event_type: object, internal: Container[str] = ()) -> str:
             return event_type
         raise Reserved(f"event type {event_type}: reserved for logd itself")
     if len(_known_types) >= _KNOWN_TYPES_MAX:
-        _known_types.clear()  # a client that invents types must not keep the real ones out for ever
+        # The set is emptied, so that a client that invents
+        # types does not keep the real ones out for ever.
+        _known_types.clear()
     _known_types.add(event_type)
     return event_type
 
@@ -115,10 +119,11 @@ def is_event_type(value: object) -> bool:
 
 
 def check_user(user: object) -> str | None:
-    """Checks and returns the user as a client may log it: text without control characters, or None;
-    a whole number becomes its decimal text. Raises Malformed.
+    """Checks and returns the user as a client may log it. Raises Malformed.
+
+    A user is text without control characters, or None; a whole number becomes its decimal text.
     """
-    # Printable text has no control characters; most users are checked here: this runs in a request.
+    # Most users are short printable text, which has no control characters: a quick check.
     if type(user) is str and 0 < len(user) <= USER_CHARS_SURE and user.isprintable():
         return user
     text = check_stored_user(user)
@@ -132,13 +137,14 @@ def check_user(user: object) -> str | None:
 
 
 def check_stored_user(user: object) -> str | None:
-    """Checks and returns the user as the daemon stores it: also with control characters, which
-    earlier clients accepted. Raises Malformed.
+    """Checks and returns the user as the daemon stores it. Raises Malformed.
+
+    The daemon allows control characters too, which earlier clients accepted.
     """
     if user is None or (type(user) is str and 0 < len(user) <= USER_CHARS_SURE):
         return user
-    # By the type, not by its methods: an object may claim any `__class__`, and the text of an
-    # enumeration's member is its name.
+    # Checked by type: an object may claim any `__class__`,
+    # and an enumeration member's own text is its name, not its value.
     kind = type(user)
     if issubclass(kind, int) and kind is not bool:
         number = int.__int__(user)  # type: ignore[arg-type] # not narrowed by issubclass
@@ -153,7 +159,8 @@ def check_stored_user(user: object) -> str | None:
     text = str.__str__(user)
     if not text:
         raise Malformed("user: an empty text; expected a non-empty one, a whole number or None")
-    if len(text) > USER_BYTES_MAX:  # not encoded in order to be counted: it may be of any length
+    # The length is checked before the text is encoded, since it may be of any length.
+    if len(text) > USER_BYTES_MAX:
         raise Malformed(f"user: {len(text)} characters, over the limit of {USER_BYTES_MAX} bytes")
     if len(text) > USER_CHARS_SURE:
         try:
@@ -166,9 +173,10 @@ def check_stored_user(user: object) -> str | None:
 
 
 def check_ts_ns(ts_ns: object) -> int:
-    """Checks and returns the time in nanoseconds since 1970 UTC. Raises Malformed outside
-    0 .. 2**63-1, and for a float such as time.time(). Whole seconds look like a time in 1970, as of
-    a clock that was not set, and are not refused.
+    """Checks and returns the time in nanoseconds since 1970 UTC. Raises Malformed.
+
+    Malformed is a time outside 0 .. 2**63-1, or a float such as time.time(). Whole seconds are not
+    refused: they look like a time in 1970, as of a clock that was not set.
     """
     if type(ts_ns) is not int or not 0 <= ts_ns <= INT64_MAX:
         raise Malformed(
@@ -185,9 +193,10 @@ def check_props(props: object) -> bool:
     """
     if not isinstance(props, dict):
         raise Malformed(f"props: expected a map, not {type(props).__name__}")
-    # The common case is flat and plain, and checked here: this runs for each event.
+    # Most properties are flat and plain, and checked here, since this runs for each event.
     for key, value in props.items():
-        if key.__class__ is not str or value.__class__ not in _SCALARS:  # as type(), and quicker
+        # `__class__` is quicker than type(), and the same for the values that msgpack makes.
+        if key.__class__ is not str or value.__class__ not in _SCALARS:
             _check_value("props", props, PROPS_DEPTH_MAX)
             return True
     return False
@@ -202,7 +211,7 @@ def _check_value(where: str, value: object, depth_left: int) -> None:
         for key, item in value.items():
             if type(key) is not str:
                 raise Malformed(f"{where}: a key of type {type(key).__name__}, expected text")
-            # Cut: each value's place is spelled out, and a key may be as long as an event.
+            # The key is cut, since it may be as long as an event and is in the place of each value.
             _check_value(f"{where}.{key[:KEY_CHARS_SHOWN]}", item, depth_left - 1)
     elif isinstance(value, list | tuple):
         for item in value:
@@ -224,7 +233,7 @@ def type_name(kind: type) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Formats any value for a message: short, without running its own `__repr__`."""
+    """Formats any value for a message, short and without running the value's own `__repr__`."""
     kind = type(value)
     if kind is str:
         value = value[:80]
@@ -232,6 +241,6 @@ def _shown(value: Any) -> str:
         return f"a value of type {type_name(kind)}"
     try:
         text = ascii(value)
-    except ValueError:  # a number of too many digits
+    except ValueError:  # the number has too many digits
         return "a number of too many digits"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""Encodes events as records and records as datagrams, and decodes them. No socket, clock or file.
+"""Encodes events as records and records as datagrams, and decodes them. Pure.
 
 A record goes both ways from a client to the daemon: the same bytes are written to the outbox and
 sent as a datagram. All numbers are little-endian.
@@ -45,16 +45,18 @@ LENGTH_CRC = struct.Struct("<II")
 _pack_sequence, _pack_record_head = SEQUENCE.pack, RECORD_HEAD.pack
 
 RECORD_BYTES_MAX = RECORD_HEAD.size + PAYLOAD_BYTES_MAX
-# Below SO_SNDBUF's default of 212,992 less its overhead, past which a send fails with EMSGSIZE.
+# The largest datagram: below the default SO_SNDBUF of 212,992
+# less its overhead, past which a send fails with EMSGSIZE.
 DATAGRAM_BYTES_MAX = 128 * 1024
 # SQLite keeps a sequence as a signed 64-bit number.
 SEQUENCE_MAX = INT64_MAX
 
-# Packed values up to this size are unpacked unchecked: the memory that they can claim is small.
+# Packed values up to this size are unpacked without `check_whole`: they can claim little memory.
 UNCHECKED_BYTES_MAX = 512
 
 NO_PROPS = b"\x80"
-# The first byte of a packed map: with up to 15 keys, plus their number; with more, which follows.
+# First bytes of a packed map: with up to 15 keys (the number is added),
+# and with up to 65,535 (the number follows).
 _FIXMAP, _MAP16 = 0x80, 0xDE
 _ZEROS = b"\0\0\0"
 _KINDS = frozenset({KIND_EVENTS, KIND_FAREWELL, KIND_AWAITED})
@@ -63,7 +65,7 @@ _KINDS = frozenset({KIND_EVENTS, KIND_FAREWELL, KIND_AWAITED})
 class WireError(ValueError):
     """The bytes are not valid in this protocol. `reason` is short and stable.
 
-    `uid` is the sender's as the kernel reports it, where that differs from what the bytes claim.
+    `uid` is the sender's uid as the kernel reports it, if that differs from what the bytes claim.
     """
 
     uid: int | None = None
@@ -74,7 +76,7 @@ class WireError(ValueError):
 
 
 class OtherVersion(WireError):
-    """A datagram or outbox has a version that this code does not support."""
+    """A datagram or outbox has a version that this code cannot read."""
 
 
 class Event(NamedTuple):
@@ -100,13 +102,13 @@ def pack_payload(
 ) -> bytes:
     """Packs an event whose fields are already checked. Raises Malformed when it is too large.
 
-    `packer` is the caller's, kept between calls: packing with it costs 0.5 us, with a new one 0.7.
+    The caller keeps `packer` between calls: packing takes 0.5 us with it, 0.7 us with a new one.
     """
     try:
         packed_props = packer.pack(props) if props else NO_PROPS
         payload: bytes = packer.pack((event_type, ts_ns, user, packed_props))
     except (ValueError, TypeError, OverflowError) as error:
-        # msgpack: an integer over 64 bits, text with lone surrogates, a nesting past its own limit.
+        # msgpack refuses integers over 64 bits, text with lone surrogates, and too deep a nesting.
         raise Malformed(f"the event cannot be packed: {error}") from error
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise too_large(len(payload))
@@ -124,7 +126,7 @@ def unpack_payload(payload: bytes, internal: Container[str] = ()) -> Event:
     """Unpacks an event and checks every field. Raises Malformed with the field and the reason.
 
     Fields after the fourth belong to a later minor revision and are ignored, whatever they hold.
-    `internal` are types that only logd writes and that are allowed here.
+    `internal` lists reserved types to accept.
     """
     try:
         if len(payload) > UNCHECKED_BYTES_MAX:
@@ -143,24 +145,27 @@ def unpack_payload(payload: bytes, internal: Container[str] = ()) -> Event:
         raise Malformed("user: expected text or nil")
     opened = unpack_props(props)
     nested = check_props(opened)
-    # A flat map whose head has the number of keys that were unpacked has none of them twice.
+    # A flat map has no key twice if its head has the number of keys that were unpacked.
     if nested or props[0] - _FIXMAP != len(opened):
         _check_keys_differ(props, opened, nested)
-    # The daemon makes one for each event; the constructor itself takes three times as long.
+    # The daemon makes an Event for each event;
+    # its constructor takes three times as long as `_make`.
     event_type = check_event_type(event_type, internal)
     return Event._make((event_type, check_ts_ns(ts_ns), check_stored_user(user), props))
 
 
 def _leading_fields(payload: bytes) -> list[Any] | None:
-    """Unpacks the first four fields of a payload whose later ones cannot be unpacked; None if that
-    is not possible. The later ones may hold extension types, or text that is not UTF-8.
+    """Unpacks the first four fields of a payload whose later ones cannot be unpacked.
+
+    Returns None if that is not possible. The later ones may hold extension types, or text that is
+    not UTF-8.
     """
     reader = msgpack.Unpacker(
         strict_map_key=True, ext_hook=_no_extension, max_buffer_size=max(1, len(payload))
     )
     try:
         reader.feed(payload)
-        reader.skip()  # all of it in one call, however many later fields there are
+        reader.skip()  # one call skips the payload, however many fields it has
         if reader.tell() != len(payload):
             return None
         reader = msgpack.Unpacker(
@@ -185,10 +190,7 @@ def unpack_props(props: bytes) -> Any:
 
 
 def unpack_pairs(props: bytes, make_map: Callable[[list[tuple[str, Any]]], Any]) -> Any:
-    """Unpacks `props` with `make_map` for each map, which gets the pairs of a repeated key as well.
-
-    Raises Malformed when it is not msgpack.
-    """
+    """Unpacks `props`, with `make_map` for each map: it gets all pairs, also of repeated keys."""
     try:
         if len(props) > UNCHECKED_BYTES_MAX:
             check_whole(props)
@@ -200,13 +202,14 @@ def unpack_pairs(props: bytes, make_map: Callable[[list[tuple[str, Any]]], Any])
 
 
 def _check_keys_differ(props: bytes, opened: dict[str, Any], nested: bool) -> None:
-    """Raises Malformed if a key comes twice in one map: the last would hide the others.
+    """Raises Malformed if a map has a key twice, since the last value would hide the others.
 
     `opened` is what `props` unpack to.
     """
     if not nested and props[0] == _MAP16 and int.from_bytes(props[1:3], "big") == len(opened):
         return
-    # If it packs to the same bytes again, each key was there once. Nearly all do; a hook is slow.
+    # If the unpacked map packs to the same bytes, no key was repeated.
+    # A hook is slow, and runs only for the few others.
     if msgpack.packb(opened) != props:
         msgpack.unpackb(props, object_pairs_hook=_checked_pairs)
 
@@ -220,8 +223,8 @@ def check_whole(packed: bytes) -> None:
     """Raises ValueError for msgpack whose arrays claim more items than there are.
 
     Call it before untrusted bytes of over UNCHECKED_BYTES_MAX are unpacked: msgpack allocates as
-    many items as an array claims, each time one begins. 32 KiB of nothing but such beginnings took
-    68 MiB and 0.1 s; skipping over them without making objects finds that in 0.4 ms.
+    many items as each array's head claims. 32 KiB of such heads took 68 MiB and 0.1 s to unpack;
+    this check skips over them without making objects, and takes 0.4 ms.
     """
     walker = msgpack.Unpacker(max_buffer_size=len(packed))
     walker.feed(packed)
@@ -236,7 +239,7 @@ def _no_extension(code: int, _data: bytes) -> None:
 
 
 def encode_record(seed: int, sequence: int, payload: bytes) -> bytes:
-    """Encodes a record of the producer with that `producer_seed`."""
+    """Encodes a record; `seed` is the producer's `producer_seed`."""
     crc = crc32(payload, crc32(_pack_sequence(sequence), seed))
     return _pack_record_head(len(payload), crc, sequence) + payload
 

@@ -17,7 +17,7 @@ INSTANCE_DIRECTORY = "var/classroom"
 LOGD_DIRECTORY = "var/logd"
 
 SESSION_HOURS = 8
-# A quiz form is a few hundred bytes, and there are no uploads.
+# A quiz form has a few hundred bytes, and there are no uploads.
 REQUEST_BYTES_MAX = 64 * 1024
 
 QUIZ_UNCONFIRMED = (
@@ -33,17 +33,17 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         "CLASSROOM_DIR": environ.get("CLASSROOM_DIR", INSTANCE_DIRECTORY),
         "CLASSROOM_PROXIES": proxies_in_front(environ.get("CLASSROOM_PROXIES", "0")),
         "ACTIVITY_LOG_SOCKET": environ.get("ACTIVITY_LOG_SOCKET", str(logd / "logd.sock")),
-        # Which lesson was read, not only that one was: the arguments of the page's address.
+        # The arguments of the page's address are logged, since they name the lesson that was read.
         "ACTIVITY_LOG_VIEW_ARGS": "all",
-        # Quizzes count: the page waits until the event is stored, or says that it may not be.
+        # A quiz's page waits until the event is stored, or says that it may not be.
         "ACTIVITY_LOG_DURABLE": ("quiz_submitted",),
         "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 2.0,
         "ACTIVITY_LOG_DURABLE_UNKNOWN": "tell_user",
         "ACTIVITY_LOG_DURABLE_MESSAGE": QUIZ_UNCONFIRMED,
         "ACTIVITY_QUERY_SOCKET": environ.get("ACTIVITY_QUERY_SOCKET", str(logd / "query.sock")),
         "ACTIVITY_QUERY_TIMEOUT_S": 2.0,
-        # A cookie sent over plain HTTP can be stolen, so allowing that takes an explicit setting,
-        # meant for http://127.0.0.1 in development.
+        # A cookie sent over plain HTTP can be stolen, so that has to be allowed
+        # by an explicit setting, meant for http://127.0.0.1 in development.
         "SESSION_COOKIE_SECURE": environ.get("CLASSROOM_INSECURE_HTTP") != "1",
         "SESSION_COOKIE_NAME": "classroom",
         "SESSION_COOKIE_HTTPONLY": True,
@@ -51,7 +51,8 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         "PERMANENT_SESSION_LIFETIME": timedelta(hours=SESSION_HOURS),
         "MAX_CONTENT_LENGTH": REQUEST_BYTES_MAX,
         "MAX_FORM_MEMORY_SIZE": REQUEST_BYTES_MAX,
-        # The token is valid as long as the session: a form left open over lunch can still be sent.
+        # The token is valid as long as the session,
+        # so that a form left open for hours can still be sent.
         "WTF_CSRF_TIME_LIMIT": None,
         "PASSWORD_METHOD": "scrypt",
         "LOGIN_LIMIT_ACCOUNT": "5 per 5 minutes",

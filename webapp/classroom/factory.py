@@ -50,7 +50,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     login_manager.login_view = "auth.login"
     login_manager.login_message = "Log in to see this page."
     login_manager.session_protection = "strong"
-    # After Flask-Login, which finds the user of a page view.
+    # The extension is initialised after Flask-Login, which finds the user of a page view.
     activity.init_app(app)
     errors.init_app(app)
     filters.init_app(app)

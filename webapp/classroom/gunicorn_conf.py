@@ -2,10 +2,10 @@
 
 import os
 
-# Loaded once, before the workers are forked: a wrong key is reported by one process only.
+# The app is loaded once, before the workers are forked, so that a wrong key is reported once.
 preload_app = True
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-# Browsers keep idle connections open; the first would occupy a worker with one thread.
+# Browsers keep idle connections open, and such a connection would occupy a worker's only thread.
 worker_class = "gthread"
 threads = 4
 
@@ -15,7 +15,7 @@ loglevel = "warning"
 
 timeout = 60
 graceful_timeout = 5
-# The workers' heartbeat files: in memory, since a disk may be slow.
+# The directory of the workers' heartbeat files, in memory since a disk may be slow.
 worker_tmp_dir = "/dev/shm"  # noqa: S108 - made without a name
-# gunicorn is controlled by signals only.
+# No control socket: gunicorn is controlled by signals only.
 control_socket_disable = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
-# Nothing inline and nothing from other hosts; `data:` is for the charts, rendered by this site.
+# No inline code or style, and nothing from other hosts; `data:` is for charts made by this site.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",

@@ -20,7 +20,7 @@ from webapp.demo.visits import NS, PAGES, Event, PresentReached, Visit, failed_l
 
 SEED = 20_260
 DAYS = 60
-# In days before the last one: a week of holidays, and a single day off.
+# Days without school, counted back from the last day: a week of holidays, and one day off.
 BREAK_DAYS = range(24, 31)
 DAY_OFF = 45
 
@@ -47,7 +47,7 @@ class QuizTry:
 
 @dataclass(frozen=True)
 class Reading:
-    """A student's plan to open a lesson, carried out."""
+    """A lesson that a student opened in the simulation, and when the student left it."""
 
     user_id: int
     course: str
@@ -57,7 +57,7 @@ class Reading:
 
 @dataclass
 class History:
-    """Events in order of time, the plan they were played from, and the rows that belong to them."""
+    """The events in order of time, the readings that caused them, and the rows of the site."""
 
     events: list[Event] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
@@ -75,7 +75,8 @@ def generate(now_ns: int, courses: tuple[Course, ...], seed: int = SEED) -> Hist
     for member in (TEACHER, COLLEAGUE, AUDITOR):
         _staff_life(member, courses, days, now_ns, history, _random(seed, str(member.id)))
     _strangers(days, now_ns, history, _random(seed, "strangers"))
-    # Generated person by person; the sort is stable for events of the same time.
+    # The events were generated person by person;
+    # the sort keeps the order of events at the same time.
     history.events.sort(key=lambda event: event[2])
     return history
 
@@ -108,7 +109,7 @@ class _StudentLife:
         self._rng = rng = _random(seed, str(person.id))
         self._diligence = min(1.0, max(0.3, rng.gauss(0.78, 0.18)))
         self._skill = min(0.96, max(0.3, rng.gauss(0.68, 0.17)))
-        # The part of the material that the student reaches by the last day.
+        # The fraction of the material that the student completes by the last day.
         self._goal = min(1.0, max(0.25, self._diligence * rng.uniform(0.85, 1.25)))
         self._steps = [step for course in courses for step in _steps(course)]
         self._done = 0
@@ -123,7 +124,7 @@ class _StudentLife:
         rng, diligence = self._rng, self._diligence
         school = day.weekday() < 5 and not is_holiday(len(self._days) - 1 - at)
         if school and rng.random() < 0.55 + 0.4 * diligence:
-            lesson = rng.choice((8.2, 9.9, 11.6, 13.4))  # hours at which a class goes to the site
+            lesson = rng.choice((8.2, 9.9, 11.6, 13.4))  # hours at which classes visit the site
             yield day + timedelta(hours=lesson + rng.uniform(0, 0.5))
         if rng.random() < (0.75 if school else 0.3) * diligence:
             yield day + timedelta(hours=min(22.4, max(16.0, rng.gauss(18.8, 1.4))))
@@ -144,7 +145,7 @@ class _StudentLife:
             return
 
     def _work(self, visit: Visit, course: Course, kind: str, at: int) -> None:
-        """Takes the next step of the material: a lesson, a task or a quiz."""
+        """Does the next step of the material: a lesson, a task or a quiz."""
         rng = self._rng
         of_course = {"slug": course.slug}
         visit.wait(15)
@@ -157,7 +158,7 @@ class _StudentLife:
             of_task = {**of_course, "task_id": course.tasks[at].id}
             visit.request("courses.task", view_args=of_task)
             if rng.random() > 0.55 + 0.45 * self._diligence:
-                self._done += 1  # opened, but not completed
+                self._done += 1  # the task is opened, but not completed
                 return
             visit.wait(420)
             task = course.tasks[at].id
@@ -216,7 +217,7 @@ class _StudentLife:
         if kind not in ("lesson", "course", "task"):
             visit.request(endpoint)
             return
-        # One of those that the student has come to, or the first.
+        # The lesson is one that the student has come to, or the first one.
         steps = self._steps[: self._done + 1]
         course, _, at = self._rng.choice(
             [step for step in steps if kind in ("course", step[1])]

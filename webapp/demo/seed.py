@@ -20,7 +20,7 @@ from webapp.demo.history import History, generate
 from webapp.demo.school import DEMO_ACCOUNTS, PEOPLE
 from webapp.demo.visits import Event
 
-# Holds a whole history, so that it can be logged before logd is started.
+# The outbox is large enough for the whole history, so that it can be logged before logd is started.
 OUTBOX_BYTES = 32 * 1024 * 1024
 RETRY_INTERVAL_S = 0.005
 STALLED_AFTER_S = 30.0
@@ -86,8 +86,8 @@ def _store_school(db: Database, courses: tuple[Course, ...], history: History) -
 
 
 def _store_people(connection: Connection) -> None:
-    # Hashing is slow on purpose, so each demo password is hashed once, and all students share the
-    # demo student's hash. That weakens no secret: these passwords are printed.
+    # Hashing is slow on purpose, so each demo password is hashed once, and all students
+    # have the demo student's hash. No secret is weakened, since these passwords are printed.
     method = current_app.config["PASSWORD_METHOD"]
     hashes = {account.role: hash_password(account.password, method) for account in DEMO_ACCOUNTS}
     for person in PEOPLE:

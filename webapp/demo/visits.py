@@ -11,7 +11,7 @@ from webapp.demo.school import Person
 
 NS = 1_000_000_000
 
-# The pages of the site: endpoint -> URL rule, and its usual response time in milliseconds.
+# The pages of the site, by endpoint: URL rule and usual response time in milliseconds.
 PAGES: dict[str, tuple[str, float]] = {
     "auth.login": ("/login", 95.0),
     "auth.logout": ("/logout", 3.0),
@@ -63,7 +63,7 @@ class Visit:
         event: tuple[str, dict[str, Any]] | None = None,
         view_args: dict[str, Any] | None = None,
     ) -> int:
-        """Appends the event of one request, after the one that its view logs, if any.
+        """Appends the event of one request, after the event that its view logs, if any.
 
         `view_args` are the arguments of the page's address. Returns the time of the request's end.
         """
@@ -107,7 +107,7 @@ class Visit:
 
 
 def failed_login(user: str | None, at_ns: int, rng: random.Random) -> Event:
-    """Returns the event of a refused login. Its request has none, since no user is logged in."""
+    """Returns the event of a refused login; its request has none, since nobody is logged in."""
     props = {"request_id": request_id(rng), "address_digest": request_id(rng)}
     return ("login_failed", user, at_ns, props)
 

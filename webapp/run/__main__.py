@@ -21,7 +21,7 @@ from webapp.run.supervisor import Supervisor
 
 
 def _demo_accounts() -> list[tuple[str, str, str]]:
-    # Imported only once the site answers: the import takes a while.
+    # The accounts are imported once the site answers, since the import takes a while.
     from webapp.demo.school import DEMO_ACCOUNTS
 
     return [(account.role, account.username, account.password) for account in DEMO_ACCOUNTS]
@@ -31,7 +31,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError:
-        # The terminal or the pipe's reader is gone; the children must be stopped all the same.
+        # The terminal is closed, or the reader of a pipe; the children must still be stopped.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open
 
 
@@ -39,7 +39,7 @@ def main() -> int:
     """Runs logd and the site until a signal or a failure; returns the exit code."""
     events: Events = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # SimpleQueue.put is reentrant; a handler does nothing else.
+        # The handler only calls SimpleQueue.put, which is reentrant.
         signal.signal(number, lambda received, _: events.put(Signalled(received)))
     try:
         plan = make_plan(os.environ)

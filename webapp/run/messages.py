@@ -30,7 +30,7 @@ def ready_text(plan: Plan, accounts: Iterable[tuple[str, str, str]]) -> str:
 
 
 def shown(path: Path) -> str:
-    """Returns the path as one would type it: relative if it is below the current directory."""
+    """Returns the path as a user would type it: relative, if it is below the current directory."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 

@@ -26,7 +26,7 @@ class Plan:
     """The files, the port and the commands of one run."""
 
     port: int
-    var: Path  # absolute
+    var: Path  # the absolute path of the directory
     logd_init: tuple[str, ...]
     logd_run: tuple[str, ...]
     logd_status: tuple[str, ...]
@@ -63,7 +63,8 @@ class Plan:
         """Returns whether an earlier first run was interrupted before its history was loaded."""
         if self.has_history:
             return False
-        # A key alone: `logd init` was interrupted, and nothing was ever written with that key.
+        # If only the key exists, `logd init` was interrupted,
+        # and nothing was written with that key.
         key_only = (
             (self.logd / "logd.key").exists()
             and not self.config.exists()
@@ -78,7 +79,7 @@ class Plan:
             **environ,
             "CLASSROOM_DIR": str(self.classroom),
             "LOGD_DIR": str(self.logd),
-            # Plain HTTP: loopback traffic does not leave this machine.
+            # Plain HTTP is allowed, since loopback traffic does not leave this machine.
             "CLASSROOM_INSECURE_HTTP": "1",
         }
 
@@ -106,7 +107,7 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         logd_init=(logd, "init", str(var / "logd")),
         logd_run=(logd, "run", *config),
         logd_status=(logd, "status", *config, "--json"),
-        # Without accounts: how to log in is printed once, when the site answers.
+        # The accounts are left out here: they are printed once, when the site answers.
         seed=(python, "-m", "flask", "--app", "webapp", "seed", "--demo", "--no-accounts"),
         site=(
             *(python, "-m", "gunicorn", "--config", "python:webapp.classroom.gunicorn_conf"),

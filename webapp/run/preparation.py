@@ -49,7 +49,8 @@ def take_directory(plan: Plan) -> IO[str]:
 def check_port(port: int) -> None:
     """Raises RunError if the site could not listen on the port."""
     with socket.socket() as sock:
-        # As gunicorn does: a port whose last connections are in TIME_WAIT is free.
+        # The option is set as gunicorn sets it:
+        # a port whose last connections are in TIME_WAIT can be used.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((HOST, port))
@@ -65,15 +66,15 @@ def check_port(port: int) -> None:
 
 def remove_incomplete(plan: Plan) -> None:
     """Removes the files of an interrupted first run, and nothing else in VAR. Raises RunError."""
-    # The outboxes first, while the file that names their directory exists: the next daemon would
-    # store a second time what an interrupted `seed` left in them.
+    # Outboxes are removed first, while the file that names their directory exists.
+    # The next daemon would store again what an interrupted `seed` left in them.
     with contextlib.suppress(NoOutbox):
         rendezvous = read_rendezvous(str(plan.logd / "logd.sock"))
         outboxes = Path(rendezvous.directory)
         if read_token(rendezvous.directory) == rendezvous.token and not outboxes.is_symlink():
             shutil.rmtree(outboxes, ignore_errors=True)
     try:
-        # `classroom` last: it holds the marker, so that an interruption here is detected too.
+        # `classroom` is removed last, since it has the marker by which an interruption is detected.
         for directory in (plan.logd, plan.classroom):
             if directory.is_dir():
                 shutil.rmtree(directory)

@@ -22,7 +22,8 @@ LINES_KEPT = 20
 READ_REST_TIMEOUT_S = 1.0
 
 _PR_SET_PDEATHSIG = 1
-# Looked up before any fork: between fork and exec a child may do almost nothing.
+# The function is looked up before any fork,
+# since a child may do almost nothing between fork and exec.
 _prctl = ctypes.CDLL(None).prctl
 
 
@@ -80,7 +81,8 @@ class Child:
             stdout=subprocess.PIPE if lines else None,
             stderr=subprocess.STDOUT if lines else None,
             start_new_session=True,
-            # A supervisor killed by SIGKILL stops nothing; the kernel then stops its children.
+            # If the supervisor is killed by SIGKILL,
+            # it stops nothing, and the kernel ends the children.
             preexec_fn=_die_with_parent,
         )
         self.pid = self._process.pid
@@ -99,7 +101,7 @@ class Child:
 
     def _await_end(self, reader: threading.Thread) -> None:
         code = self._process.wait()
-        # Its own children must not outlive it; they may also hold the pipe open.
+        # The child's own children must not outlive it; they may also hold the pipe open.
         self._kill_group()
         reader.join(READ_REST_TIMEOUT_S)
         self._events.put(Exited(self, code))

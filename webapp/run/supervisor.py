@@ -33,8 +33,8 @@ POLL_INTERVAL_S = 0.05
 RESTARTS_MAX = 3
 RESTARTS_WINDOW_S = 60.0
 
-# Exit codes after which a restart would fail the same way: usage, damaged data, a missing or
-# unsuitable file, key or setting.
+# Exit codes after which a restart would fail in the same way:
+# usage, damaged data, or a file, key or setting that is missing or unsuitable.
 _PERMANENT_EXIT_CODES = {
     os.EX_USAGE,
     os.EX_DATAERR,
@@ -44,7 +44,8 @@ _PERMANENT_EXIT_CODES = {
     os.EX_CONFIG,
 }
 _READY_MARK = "logd: ready"
-_ANCHOR_MARK = "logd: anchor "  # the head of its trail, each minute: not for a terminal
+# Logd's log line with the head of the trail, once a minute, is not printed.
+_ANCHOR_MARK = "logd: anchor "
 
 Print = Callable[[str], None]
 Accounts = Callable[[], Iterable[tuple[str, str, str]]]
@@ -145,7 +146,7 @@ class Supervisor:
             return
         self._print("First run: loading 60 days of demo history through logd.")
         env = self._plan.site_environment(os.environ)
-        # It inherits stdout, since its progress bar needs the terminal.
+        # The child inherits stdout, since its progress bar needs the terminal.
         seed = self._seed = self._start("seed", self._plan.seed, env, lines=False)
         while True:
             event = self._next_event()
@@ -224,11 +225,11 @@ class Supervisor:
         return event
 
     def _print_line_of(self, child: Child, line: str) -> None:
-        named = line.startswith(f"{child.name}: ")  # logd's own lines begin with its name
+        named = line.startswith(f"{child.name}: ")  # a line of logd begins with its name already
         self._print(line if named else f"{child.name} | {line}")
 
     def _is_up(self, child: Child) -> bool:
-        # Until then lines are only kept, for the message of a failure.
+        # Before that, lines are only kept, for the message if the start fails.
         return (child is self._site and self._site_is_open) or (
             child is self._logd and self._logd_is_ready
         )
@@ -253,13 +254,13 @@ class Supervisor:
             f"({len(self._restarts_s)} of at most {RESTARTS_MAX} within a minute). "
             "Until then events wait in the outboxes."
         )
-        # Nothing waits for it: the site works without logd, and its pages say so where needed.
+        # Nothing waits for the restart: the site works without logd, and its pages say so.
         self._start_logd()
 
     # -- stop ------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """Stops the site first, so that logd receives its last events; each has its deadline."""
+        """Stops the site first, so that logd receives its last events; each has a deadline."""
         if self._seed is not None:
             self._seed.stop(SITE_STOP_TIMEOUT_S)
             self._print("\nStopped while loading the history; the next `make run` starts over.")
@@ -285,10 +286,10 @@ class Supervisor:
 
 
 def _status_of(port: int, path: str) -> int | None:
-    """Returns the HTTP status of a page; None if none arrives within HTTP_TIMEOUT_S in all.
+    """Returns the HTTP status of a page; None if there is none within HTTP_TIMEOUT_S.
 
-    http.client has a timeout per read: another server on that port, sending one byte at a time,
-    could delay Ctrl-C for hours.
+    http.client has a timeout for each read, so another server on that port that sends one byte at a
+    time could delay Ctrl-C for hours.
     """
     deadline_s = time.monotonic() + HTTP_TIMEOUT_S
     answer = b""

@@ -1,1 +1,1 @@
-"""The checks of `logd check`: facts are gathered first, then judged by pure functions."""
+"""The checks of `logd check`: facts are gathered first, then pure functions judge them."""

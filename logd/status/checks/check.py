@@ -1,6 +1,7 @@
 """Runs every check of `logd check`.
 
-A failure loses events, exposes them, or keeps logd from starting; a warning may do so later.
+A finding fails if events are being lost or exposed, or logd cannot start; it warns if that may
+happen later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of an instance: its files, its daemon, its free space. Pure: judges gathered facts."""
+"""Checks of an instance: files, daemon, free space. Pure: they judge gathered facts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAYS_LEFT_MIN = 14
 ROOM_S_MIN = 3600
 RESTORED_NS_MAX = 86_400 * 10**9
 VERIFIED_NS_MAX = 8 * 86_400 * 10**9
-# Bytes of an outbox when a process starts to log, and of a full one by default.
+# Bytes of an outbox of a process that starts to log, and of a full outbox by default.
 FIRST_BYTES = outbox_bytes(RING_BYTES_MIN)
 OUTBOX_BYTES = 8 * 1024 * 1024
 
@@ -137,7 +137,7 @@ def _sockets(facts: Facts) -> Iterator[Finding]:
 
 
 def _runtime_files(facts: Facts) -> Iterator[Finding]:
-    """Checks that the files that the running daemon depends on still exist and are its own."""
+    """Checks that the files that the running daemon depends on exist and are those it made."""
     if facts.running_pid is None or not facts.runtime_files:
         return
     found = False
@@ -242,7 +242,7 @@ def _remove_ipc(facts: Facts) -> Iterator[Finding]:
 
 def _disk(facts: Facts) -> Iterator[Finding]:
     if facts.state is None:
-        if not facts.key_problem:  # already reported
+        if not facts.key_problem:  # a problem with the key is reported by its own check
             todo = "fix this first: nothing can be stored"
             yield Finding("database", FAIL, str(facts.state_problem), todo)
         return
@@ -263,7 +263,7 @@ def _disk(facts: Facts) -> Iterator[Finding]:
 
 
 def _integrity(facts: Facts) -> Iterator[Finding]:
-    """What the last `logd verify` answered, and whether it was lately."""
+    """Checks the answer of the last `logd verify`, and whether that is recent."""
     if facts.state is None or not facts.state["schema"]:
         return
     found = facts.state["integrity"]

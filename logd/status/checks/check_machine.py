@@ -1,4 +1,4 @@
-"""Checks of the machine: queue, limits, clock, swap. Pure: judges gathered facts."""
+"""Checks of the machine: queue, limits, clock, swap. Pure: they judge gathered facts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from logd.status.checks.findings import FAIL, OK, WARN, Finding
 from logd.status.text import format_duration
 
 QUEUE_DATAGRAMS_MIN = 512
-DESCRIPTORS_MIN = 40  # see logd.service
-DESCRIPTORS_RESERVED = 32  # see logd.serve.loop
+DESCRIPTORS_MIN = 40  # the same number as in logd.service
+DESCRIPTORS_RESERVED = 32  # the same number as in logd.serve.loop
 CLOCK_BACK_S_MAX = 1.0
 
 
@@ -107,7 +107,8 @@ def _swap(facts: Facts) -> Iterator[Finding]:
     else:
         yield Finding("swap", OK, "encrypted, or in memory" if facts.swaps else "none")
     if facts.hibernation and (plain or not on_disk):
-        # Also without encrypted swap: swap can be added before the machine hibernates.
+        # Warns even if all swap is encrypted,
+        # since swap can be added before the machine hibernates.
         yield Finding(
             "hibernation", WARN if plain else OK,
             f"would write all memory to {', '.join(plain)} in plain text" if plain

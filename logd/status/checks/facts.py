@@ -1,6 +1,6 @@
 """Gathers the facts that `logd check` judges, about the machine and the instance.
 
-It changes nothing. What the user cannot access is None, or marked as such.
+Gathering changes nothing. A fact that the user cannot access is None, or marked.
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ _REGULAR_UID_MIN, _NOBODY_UID = 1000, 65534
 
 @dataclass(frozen=True)
 class File:
-    """A file and its permissions. `kind` is None if it does not exist, "?" without access to it."""
+    """A file and its permissions.
+
+    `kind` is None if it does not exist, "?" if it is not accessible.
+    """
 
     path: str
-    kind: str | None  # file, directory, socket, other
+    kind: str | None  # "file", "directory", "socket" or "other"
     mode: int = 0
     uid: int = -1
     owner: str = ""
@@ -53,7 +56,7 @@ class Facts:
     user: str
     uid: int
     now_ns: int
-    # The instance.
+    # Facts about the instance.
     config: File
     key: File
     key_problem: str | None
@@ -61,7 +64,7 @@ class Facts:
     signing_key: File
     signing_key_problem: str | None
     has_signing_key: bool
-    heads_signed: bool | None  # by the running daemon
+    heads_signed: bool | None  # whether the running daemon signs the heads that it logs
     folder: File
     socket: File
     query_socket: File
@@ -69,31 +72,32 @@ class Facts:
     socket_mode: int
     many_users: bool
     outboxes_max: int
-    # The status, or None with the reason if the database cannot be read. A database that does not
-    # exist yet is not a problem.
+    # The status; None if the database cannot be read, with the reason in `state_problem`.
+    # A database that does not exist yet is no problem.
     state: dict[str, Any] | None
     state_problem: str | None
     running_pid: int | None
-    inherited: bool  # the service manager created the running daemon's socket
-    queue_datagrams: int | None  # of the existing socket, if known
-    # The machine.
-    queue_datagrams_now: int | None  # of a socket created now
-    open_files: int | None  # of the running daemon, or of this shell
-    core_bytes: int | None  # of the running daemon; -1: no limit
+    inherited: bool  # the running daemon's socket was created by the service manager
+    queue_datagrams: int | None  # queue length of the present socket, if known
+    # Facts about the machine.
+    queue_datagrams_now: int | None  # queue length of a socket created now
+    open_files: int | None  # limit of descriptors of the running daemon, or of this shell
+    core_bytes: int | None  # limit of core files of the running daemon; -1: none
     synchronised: bool | None
-    clock_problem: str | None  # why it contradicts the times in the trail
+    clock_problem: str | None  # how the clock contradicts the times in the trail
     outbox_kind: str | None
     outbox_options: tuple[str, ...]
     outbox_free_bytes: int | None
-    remove_ipc: bool  # logind removes what users leave in /dev/shm
-    outbox_users: tuple[str, ...]  # regular users (who log out) with outboxes
+    remove_ipc: bool  # logind removes a user's files in /dev/shm at logout
+    outbox_users: tuple[str, ...]  # users who log in and out and have outboxes
     swaps: tuple[Swap, ...]
     hibernation: bool
-    runtime_files: tuple[dict[str, Any], ...] = ()  # of the running daemon, as in the status
+    # The files that the daemon needs, as `logd status` has them.
+    runtime_files: tuple[dict[str, Any], ...] = ()
 
 
 def gather(config: Config) -> Facts:
-    """Gathers every fact. Problems become facts, not exceptions."""
+    """Gathers all facts. Problems become facts, not exceptions."""
     state, state_problem = None, None
     try:
         state = collect_status(config)
@@ -151,11 +155,11 @@ def gather(config: Config) -> Facts:
 def _clock_problem(config: Config) -> str | None:
     try:
         with closing(opening.open_for_reading(config)) as connection:
-            # Whether it is synchronised is a separate check.
+            # The synchronisation of the clock is a check of its own.
             now = replace(trail_clock.read(), synchronised=None)
             return implausible(trail_clock.load(connection), now)
     except (LogdError, DatabaseError):
-        return None  # reported by other checks
+        return None  # another check reports an unreadable database
 
 
 def _user(uid: int) -> str:
@@ -191,19 +195,19 @@ def _file(path: Path) -> File:
 
 
 def _key_problem(config: Config) -> str | None:
-    """Returns what is wrong with the key: in itself, or that it does not open the database."""
+    """Returns what is wrong with the key, or that it does not open the database; else None."""
     try:
         keyfile.read(config.key_file)
         opening.open_for_reading(config).close()
     except (NoDatabase, NewerSchema):
-        return None  # not the fault of the key; the state reports it
+        return None  # the key is not at fault; `state_problem` has the reason
     except LogdError as error:
         return str(error)
     return None
 
 
 def _signing_key(config: Config) -> tuple[bool, str | None]:
-    """Whether there is a key that signs heads, and what is wrong with it."""
+    """Returns whether there is a key that signs heads, and what is wrong with it."""
     path = config.signing_key_file
     try:
         found = read_private_key(config) is not None

@@ -1,6 +1,6 @@
 """Reads how a machine treats its memory: swap, hibernation, logind.
 
-Files are read below a given root, so that tests can provide a machine of their own.
+Files are read below a given root directory, so that tests can simulate a machine.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_LOGIND = ("usr/lib/systemd", "run/systemd", "etc/systemd")  # the last one wins
+_LOGIND = ("usr/lib/systemd", "run/systemd", "etc/systemd")  # the last file that has a setting wins
 
 
 @dataclass(frozen=True)
 class Swap:
-    """A swap area. `encrypted` is None if unknown; `memory` means compressed memory, no disk."""
+    """A swap area. `encrypted` is None if unknown; `memory` is compressed memory, not on a disk."""
 
     name: str
     encrypted: bool | None
@@ -23,7 +23,7 @@ class Swap:
 
 
 def remove_ipc(root: Path) -> bool:
-    """Returns whether logind clears users' files in /dev/shm (logind.conf(5)); yes by default."""
+    """Returns whether logind removes users' files in /dev/shm at logout (logind.conf(5))."""
     value = "yes"
     for place in _LOGIND:
         file = root / place / "logind.conf"
@@ -79,7 +79,7 @@ def _encrypted(root: Path, block: Path) -> bool | None:
 
 
 def hibernation(root: Path) -> bool:
-    """Returns whether this machine can hibernate, that is write all its memory to disk."""
+    """Returns whether this machine can hibernate, which writes all memory to the disk."""
     try:
         state = (root / "sys/power/state").read_text().split()
         disk = (root / "sys/power/disk").read_text()

@@ -1,4 +1,4 @@
-"""The layout of an outbox: a header page and a ring of records in shared memory. No file or clock.
+"""The layout of an outbox: a header page and a ring of records in shared memory. Pure.
 
 The producer writes, the daemon reads. They share only these bytes: a header page of 8-byte words in
 the machine's own byte order, then the ring. Every word has one writer.
@@ -47,8 +47,8 @@ CONFIRMED_OFFSET = WORD_CONFIRMED_SEQUENCE * 8
 # is reserved after each durable event whose outcome is not known yet.
 NOTE_BYTES_MAX = 448
 
-# The daemon never announces that it polls an outbox for longer than this. A larger value comes from
-# another clock (a time namespace) or forged, and ignored.
+# The longest time for which the daemon announces that it polls an outbox.
+# A larger value is forged or from another clock (a time namespace), and ignored.
 WATCHED_NS_MAX = 10**9
 
 # Why a client refuses an event, in the order of their words from WORD_REFUSED on.
@@ -76,7 +76,7 @@ PID_MAX = 2**31 - 1
 
 
 class OutboxError(WireError):
-    """A header is not as any producer of this protocol writes it."""
+    """The header is not one that a producer of this protocol writes."""
 
 
 def aligned(length: int) -> int:
@@ -111,7 +111,7 @@ def initialise(
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """An outbox's header as read at one moment."""
+    """The fields of an outbox's header, read at one moment."""
 
     producer_id: int
     ring_bytes: int
@@ -128,12 +128,12 @@ class Header:
 
     @property
     def room_bytes(self) -> int:
-        """The bytes of this ring and, as its producer claims, of those that may follow it."""
+        """Bytes of this ring and of the larger ones that may follow, as its producer claims."""
         return self.ring_bytes + self.growth_bytes
 
 
 def is_outbox(page: bytes, file_bytes: int) -> bool:
-    """Whether `page`, the first of a file of `file_bytes`, is of a whole outbox of this version."""
+    """Whether `page` is the first page of a whole outbox file of `file_bytes`, in this version."""
     if len(page) < HEADER_BYTES:
         return False
     words = memoryview(page).cast("Q")
@@ -188,7 +188,7 @@ def parse_header(page: bytes, file_bytes: int) -> Header:
     )
 
 
-# Reads `length` bytes at an offset of the file, as pread does.
+# A function that reads `length` bytes at an offset of a file, as pread does.
 ReadAt = Callable[[int, int], bytes]
 
 

@@ -1,4 +1,4 @@
-"""Reads an outbox's ring: its records in sequence, or the lowest one still there. Pure."""
+"""Reads an outbox's ring: its records in sequence, or the lowest record still in it. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from logd_wire.wire import (
     decode_record,
 )
 
-# The daemon reads a ring in pieces of at most this; the first piece is small, for one late event.
+# The daemon reads a ring in pieces of up to the second size.
+# The first piece is smaller, since often a single event is read.
 READ_BYTES_FIRST = 16 * 1024
 READ_BYTES_MAX = 1024 * 1024
-# The least cost of checking a possible record, in bytes of CRC and in bytes searched.
+# The least cost of checking a possible record: in bytes of CRC, and in bytes searched.
 CHECK_BYTES_MIN = 1024
 CHECK_COST_BYTES = 128
 
@@ -31,7 +32,7 @@ CHECK_COST_BYTES = 128
 class Page:
     """Records read from a ring, in sequence, and the position of the next one.
 
-    `damage` is why reading ended before `written`, or None.
+    `damage` says why reading ended before the last record wanted, or is None.
     """
 
     payloads: list[bytes]
@@ -49,11 +50,10 @@ def read_records(
     bytes_max: int,
     records_max: int = SEQUENCE_MAX,
 ) -> Page:
-    """Reads the records `after`+1 .. `written` from `position` on, until they exceed `bytes_max` or
-    are `records_max`.
+    """Reads the records `after`+1 to `written`, until they exceed `bytes_max` or are `records_max`.
 
     `position` is where record `after`+1 lies; any other record there is damage. `written` must have
-    been read from the header before this call, so that all these records were complete by then.
+    been read from the header before this call, so that all these records are complete.
     """
     page = Page([], position)
     take, head, head_bytes = page.payloads.append, RECORD_HEAD.unpack_from, RECORD_HEAD.size
@@ -65,8 +65,8 @@ def read_records(
         data = read_ring(read_at, ring_bytes, page.position, min(piece_bytes, ring_bytes))
         offset, size = 0, len(data)
         while after < written and taken_bytes < bytes_max:
-            # A whole record that is the next one is decoded here, without calling `decode_record`:
-            # nothing in the daemon runs more often. Anything else is handled below.
+            # The expected record is decoded here if it is whole, without calling `decode_record`,
+            # since this loop runs for each event. All other cases are handled below.
             if offset + head_bytes <= size:
                 length, crc, sequence = head(data, offset)
                 end = offset + head_bytes + length
@@ -86,12 +86,13 @@ def read_records(
                 sequence = decode_record(data, offset, seed)[0]
             except WireError as error:
                 if offset and error.reason == "truncated record":
-                    break  # it continues in the next piece
+                    break  # the record continues in the next piece
                 if piece_bytes <= RECORD_BYTES_MAX and error.reason == "truncated record":
-                    break  # larger than the first, small piece
+                    break  # the record is larger than the first, small piece
                 page.damage = str(error)
                 return page
-            # Not skipped, even an earlier one: a ring full of those would never end.
+            # The record is not skipped, even if it is an earlier one:
+            # a ring full of those would never end.
             page.damage = f"another record: {after + 1} expected, {sequence} found"
             return page
         piece_bytes = READ_BYTES_MAX
@@ -119,20 +120,20 @@ class RecordSearch:
         self._checked_bytes_left = 4 * ring_bytes
 
     def step(self, bytes_max: int) -> bool:
-        """Searches about `bytes_max` bytes more; returns True when the search is over.
+        """Searches about `bytes_max` further bytes; returns True when the search is over.
 
-        It is over when the whole ring is searched, or its limit of CRC checks is reached.
-
-        Raises OutboxError where the file is shorter than its ring.
+        It is over when the whole ring is searched, or the limit of bytes in CRC checks is reached.
+        Raises OutboxError if the file is shorter than its ring.
         """
         start = self._offset
         length = aligned(min(bytes_max, READ_BYTES_MAX, self._ring_bytes - start))
-        # With a whole record after it, which at the ring's end continues at its start.
+        # The piece has a whole record more than the part searched;
+        # past the ring's end it continues at its start.
         with_record = length + aligned(RECORD_BYTES_MAX)
         piece = read_ring(self._read_at, self._ring_bytes, start, with_record)
         if len(piece) < with_record:
             raise OutboxError("truncated outbox", f"less than a ring of {self._ring_bytes} bytes")
-        words = array("Q", piece)  # a record's sequence is one of them
+        words = array("Q", piece)  # a record's sequence is one of these words
         if sys.byteorder == "big":
             words.byteswap()
         sequence_min, highest = self._sequence_min, self._highest
@@ -162,7 +163,7 @@ class RecordSearch:
 def find_record(
     read_at: ReadAt, ring_bytes: int, seed: int, sequence_min: int, written: int
 ) -> tuple[int, int] | None:
-    """Runs a `RecordSearch` to its end, for callers that may take the time."""
+    """Runs a `RecordSearch` to its end, however long it takes."""
     search = RecordSearch(read_at, ring_bytes, seed, sequence_min, written)
     while not search.step(READ_BYTES_MAX):
         pass

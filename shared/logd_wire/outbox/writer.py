@@ -1,4 +1,4 @@
-"""Appends records to a producer's ring. No file, no clock."""
+"""Appends records to a producer's ring. Pure."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _pack_sequence, _pack_length_crc = SEQUENCE.pack, LENGTH_CRC.pack
 class OutboxWriter:
     """Appends records to a new outbox over `buffer`: its header page and ring, all zeros.
 
-    Not locked: its caller lets one thread in at a time. `mark` is of the process whose ring it is,
-    `follows` the id of the producer before it in that process, 0 for none, `growth_bytes` what
-    larger rings after this one may take.
+    It has no lock: the caller lets one thread in at a time. `mark` is the mark of the process that
+    the ring belongs to, `follows` the id of the producer before this one in the process (0 for
+    none), `growth_bytes` the size of the larger rings that may follow.
     """
 
     def __init__(
@@ -54,13 +54,15 @@ class OutboxWriter:
         self._ring = buffer[HEADER_BYTES:]
         self._ring_bytes = ring_bytes
         self._seed = producer_seed(producer_id)
-        # One tuple, so that sequence and position cannot come apart between two assignments.
+        # Sequence and position are one tuple, so that one assignment changes both.
         self._tail = (0, 0)
         self._mark = mark
-        # Weak, so that a reservation goes with its holder, however its holder's call ends.
+        # The references are weak, so that a reservation ends
+        # with its holder, however the holder's call ends.
         self._reservations: WeakSet[Any] = WeakSet()
-        # The sequence that `append` was last about to write. A caller that sets it to 0 before, and
-        # is interrupted, learns from it and `written` whether that event is accepted.
+        # The sequence that `append` was last about to write.
+        # A caller sets it to 0 before `append`; if `append` is interrupted,
+        # the event is accepted if this is not 0 and not above `written`.
         self.attempted = 0
         self._position_max = ring_bytes
         self._confirmed_position = 0
@@ -76,10 +78,10 @@ class OutboxWriter:
         words = self._words
         sequence, position = self._tail
         if words[WORD_WRITTEN] != sequence:
-            # A signal handler raised between the store below and the update of the tail.
+            # A signal handler raised after the sequence was stored and before the tail was updated.
             sequence, position = self._tail = self._tail_from_ring(sequence, position)
         sequence += 1
-        # As `encode_record`, without another call.
+        # This does the same as `encode_record`, and saves its call.
         body = _pack_sequence(sequence) + payload
         record = _pack_length_crc(len(payload), crc32(body, self._seed)) + body
         length = len(record)
@@ -88,7 +90,7 @@ class OutboxWriter:
             return None
         offset = position % self._ring_bytes
         end = offset + length
-        if not self._mark[0]:  # after the last call: from here on no signal handler can fork
+        if not self._mark[0]:  # no call follows this check, so no signal handler can fork after it
             raise Forked
         self.attempted = sequence
         if end <= self._ring_bytes:
@@ -97,20 +99,20 @@ class OutboxWriter:
             first = self._ring_bytes - offset
             self._ring[offset:] = record[:first]
             self._ring[: end - self._ring_bytes] = record[first:]
-        words[WORD_WRITTEN] = sequence  # from here on the event is accepted
+        words[WORD_WRITTEN] = sequence  # this store accepts the event
         self._tail = (sequence, position_next)
         return record
 
     def reserve(self, holder: object) -> None:
-        """Reserves NOTE_BYTES_MAX bytes until `holder` releases them or is gone.
+        """Reserves NOTE_BYTES_MAX bytes until `holder` releases them or is deleted.
 
-        Interrupted at any point, it has reserved all of them for that holder or none.
+        If it is interrupted, it has reserved either all of them or none.
         """
-        self._position_max = 0  # so that the next `append` counts the reservations
+        self._position_max = 0  # with 0, the next `append` counts the reserved bytes again
         self._reservations.add(holder)
 
     def release_reservation(self, holder: object) -> None:
-        """Releases what is reserved for that holder, if anything."""
+        """Releases the bytes reserved for `holder`, if there are any."""
         self._reservations.discard(holder)
 
     @property
@@ -120,7 +122,8 @@ class OutboxWriter:
 
     def _reclaim(self, position: int, position_next: int) -> bool:
         confirmed = self._words[WORD_CONFIRMED_POSITION]
-        # Written by another process: a confirmation of what was never written frees nothing.
+        # The daemon writes this word:
+        # a position beyond what was written is invalid and frees nothing.
         if confirmed <= position:
             self._confirmed_position = confirmed
         self._position_max = self._confirmed_position + self._ring_bytes - self.reserved_bytes
@@ -160,15 +163,15 @@ class OutboxWriter:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes that wait for the daemon's confirmation."""
+        """Bytes of the ring that the daemon has not confirmed."""
         return max(0, int(self._tail[1] - self._words[WORD_CONFIRMED_POSITION]))
 
     def suppresses_wakeups(self, now_ns: int) -> bool:
-        """Whether the daemon polls this outbox anyway after `now_ns`, on the monotonic clock, so
-        that no datagram is needed (virtio's notification suppression).
+        """Whether no datagram is needed, since the daemon polls this outbox after `now_ns`.
 
-        True only for what was appended before the clock was read: the daemon polls once more after
-        the time that it has announced.
+        `now_ns` is on the monotonic clock. The answer holds only for records appended before the
+        clock was read: the daemon polls once more after the time that it has announced. (virtio
+        calls this notification suppression.)
         """
         until_ns = self._words[WORD_WATCHED_UNTIL_NS]
         return now_ns < until_ns <= now_ns + WATCHED_NS_MAX
@@ -182,7 +185,7 @@ class OutboxWriter:
         head = read_ring(self._read_own, self._ring_bytes, position, RECORD_HEAD.size)
         length = LENGTH_CRC.unpack_from(head)[0]
         if position + aligned(RECORD_HEAD.size + length) != self._tail[1]:
-            return None  # not at the position that the daemon confirmed
+            return None  # the last record does not begin at the confirmed position
         return read_ring(self._read_own, self._ring_bytes, position + RECORD_HEAD.size, length)
 
     @property
@@ -195,41 +198,42 @@ class OutboxWriter:
 
     @property
     def given_up(self) -> bool:
-        """Whether the daemon has given up this outbox, foreign or damaged, and will not read it."""
+        """Whether the daemon has given up this outbox, as foreign or damaged."""
         return bool(self._words[WORD_GIVEN_UP])
 
     @property
     def left_by_daemon(self) -> bool:
-        """Whether the daemon has retired this outbox or given it up: another producer is needed."""
+        """Whether the daemon no longer uses this outbox, so that a new producer is needed."""
         words = self._words
         return bool(words[WORD_RETIRED] or words[WORD_GIVEN_UP])
 
     def refused(self, cause: str, count: int) -> None:
-        """Reports to the daemon how many events this producer has refused for that cause."""
+        """Reports to the daemon, in the header, how many events were refused for that cause."""
         word = WORD_REFUSED + REFUSAL_CAUSES.index(cause)
         if self._mark[0]:
             self._words[word] = count
 
     def no_growth(self) -> None:
-        """Reports to the daemon that there is no memory for a larger ring after this one."""
+        """Reports to the daemon, in the header, that no larger ring follows for lack of memory."""
         if self._mark[0]:
             self._words[WORD_GROWTH_BYTES] = 0
 
     @property
     def refusals(self) -> dict[str, int]:
-        """Returns what this producer has reported as refused, by cause."""
+        """Returns the numbers of refused events that this producer has reported, by cause."""
         words = self._words
         counts = {cause: words[n] for n, cause in enumerate(REFUSAL_CAUSES, start=WORD_REFUSED)}
         return {cause: int(count) for cause, count in counts.items() if count}
 
     def farewell(self) -> None:
-        """Marks the sequence written as the producer's last."""
-        if self._mark[0]:  # not in a child of the process whose ring it is: others follow there
+        """Marks the last written sequence as the producer's last."""
+        if self._mark[0]:  # false in a forked child, which must not end its parent's producer
             self._words[WORD_FAREWELL] = 1
 
     def release(self) -> None:
-        """Releases the buffer, so that its mapping can be closed. The numbers stay readable as they
-        are now, and nothing is written any more.
+        """Releases the buffer, so that its mapping can be closed; the numbers stay readable.
+
+        Nothing is written after this.
         """
         if self._words is self._mapped:
             self._words = self._mapped.tolist()

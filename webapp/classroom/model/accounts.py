@@ -59,14 +59,15 @@ def find_login(db: Database, login: str) -> User | None:
 
 
 def normal_text(text: str) -> str:
-    """Returns the form in which a login or password is stored (NFC): one, whatever keyboard it was
-    typed on.
+    """Returns the form (NFC) in which a login or password is stored.
+
+    It is the same whatever keyboard the text was typed on.
     """
     return unicodedata.normalize("NFC", text)
 
 
 def _spellings(text: str) -> tuple[str, ...]:
-    """The forms of a text in which accounts of earlier versions may have stored it."""
+    """Returns the forms in which accounts of earlier versions may have stored a text."""
     return tuple(dict.fromkeys((normal_text(text), unicodedata.normalize("NFD", text))))
 
 
@@ -85,7 +86,7 @@ def check_password(db: Database, user: User | None, password: str, method: str) 
     Otherwise the response time would disclose which logins exist.
     """
     if len(password) > PASSWORD_CHARS_MAX:
-        password = ""  # no account has one this long, and hashing it would take long
+        password = ""  # no password is this long, and hashing it would take long
     stored = _unknown_account_hash(method)
     if user is not None:
         (stored,) = (
@@ -93,7 +94,7 @@ def check_password(db: Database, user: User | None, password: str, method: str) 
             .execute("SELECT password_hash FROM users WHERE id = ?", (user.id,))
             .fetchone()
         )
-    # All of them, so that it takes as long whichever is right.
+    # All forms are checked, so that the time does not show which of them is right.
     right = [check_password_hash(stored, spelling) for spelling in _spellings(password)]
     return user is not None and any(right)
 

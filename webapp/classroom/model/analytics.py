@@ -25,11 +25,11 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PAGE_EVENTS = 50
-CLAIMED = "claimed"  # the cause of losses that only the program's own file claims
+CLAIMED = "claimed"  # the cause of losses that only an outbox's header reports
 BUCKETS = 10
-# At most this many pages of one report are requested for a dashboard, for each part of its users.
+# The most pages of one report that a dashboard requests for each part of its users.
 REPORT_PAGES_MAX = 50
-# After this time no further page is requested: a page of the site must end.
+# After this many seconds no further page is requested, so that the site's page ends.
 REPORTS_S_MAX = 10.0
 
 EPOCH = date(1970, 1, 1)
@@ -37,14 +37,14 @@ EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Unavailable:
-    """The figures of a panel could not be had; `reason` is one sentence for its reader."""
+    """The figures of a panel are not available; `reason` says why, in a sentence for readers."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Totals of the whole log."""
+    """Totals of the whole trail."""
 
     stored: int
     lost: int
@@ -55,7 +55,7 @@ class Summary:
     batches: int
     schema: int
     last_stored_ns: int | None
-    pruned: int = 0  # included in `stored`, like `erased`; an older logd reports neither
+    pruned: int = 0  # included in `stored`, like `erased`; older versions of logd report neither
     erased: int = 0
 
 
@@ -95,7 +95,7 @@ class Event:
     producer: str
     sequence: int
     props: dict[str, Any]
-    time_in_doubt: bool = False  # `ts_ns` does not fit `stored_ns`
+    time_in_doubt: bool = False  # `ts_ns` is not plausible for `stored_ns`
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class CauseTotal:
 
 @dataclass(frozen=True)
 class LossTotals:
-    """Totals of the loss ledger. Without entries, of known extent or not, nothing is lost.
+    """Totals of the loss ledger, by cause. If there are no entries, nothing is lost.
 
     Losses that are only claimed count in `claimed`, not in `events` and `unknown_extent`.
     """
@@ -148,9 +148,9 @@ class LossTotals:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, and the id of the last item, before which the next (older) page starts.
+    """One page of a list, and the id of the last item, before which the next page starts.
 
-    A list in order of time also has that item's time, for when it is removed meanwhile.
+    A list in order of time also has the last item's time, in case the item is removed meanwhile.
     """
 
     items: list[T] = field(default_factory=list)
@@ -160,7 +160,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True)
 class EventFilter:
-    """The filter of the event list; None means any."""
+    """The filter of the event list. A field of None selects all."""
 
     type: str | None = None
     user: str | None = None
@@ -176,7 +176,7 @@ Matrix = dict[tuple[str, str], Cell]
 def _or_unavailable(
     method: Callable[Concatenate[Analytics, P], R],
 ) -> Callable[Concatenate[Analytics, P], R | Unavailable]:
-    """Makes a method return the errors of its request as an `Unavailable`."""
+    """Makes a method return an `Unavailable` instead of raising its request's errors."""
 
     @wraps(method)
     def wrapper(self: Analytics, /, *args: P.args, **kwargs: P.kwargs) -> R | Unavailable:
@@ -192,7 +192,7 @@ def _or_unavailable(
             current_app.logger.warning("analytics: report refused (%s): %s", error.code, error)
             return Unavailable(f"logd refused this report: {error}.")
         except (LookupError, TypeError, ValueError) as error:
-            # Most likely another version of the daemon. The page can still show the rest.
+            # The daemon's version probably differs. The page can still show the other panels.
             current_app.logger.warning("analytics: answer not understood: %r", error)
             return Unavailable("logd's answer does not fit this version of the site.")
 
@@ -202,7 +202,8 @@ def _or_unavailable(
 class Analytics:
     """Requests logd's reports for one page, on behalf of one account.
 
-    After a timeout it sends no further request: a page waits for one timeout, not one per panel.
+    After a timeout it sends no further request, so that a page waits for one timeout and not for
+    one per panel.
     """
 
     def __init__(self, client: QueryClient, asked_by: User) -> None:
@@ -222,7 +223,7 @@ class Analytics:
 
     @_or_unavailable
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
-        """Returns page views and active users of the last `days` days, also of days without any.
+        """Returns page views and active users of each of the last `days` days.
 
         Each user is in one part of the request, so that the figures of the parts add up.
         """
@@ -245,7 +246,7 @@ class Analytics:
 
     @_or_unavailable
     def completions(self, event_type: str, users: Sequence[str], subjects: Sequence[str]) -> Matrix:
-        """Returns who has done which task (or quiz), by user and subject."""
+        """Returns which user has done which task (or quiz), by user and subject."""
         return {
             (row["user"], row["subject"]): Cell(
                 row["events"],
@@ -260,7 +261,7 @@ class Analytics:
 
     @_or_unavailable
     def score_distribution(self, users: Sequence[str]) -> dict[str, list[int]]:
-        """Returns per quiz how many students' latest scores are in each tenth of the scale."""
+        """Returns for each quiz how many students' latest scores are in each tenth of the scale."""
         found: dict[str, list[int]] = {}
         for row in self._rows("score_distribution", users, type="quiz_submitted", buckets=BUCKETS):
             counts = found.setdefault(row["subject"], [0] * BUCKETS)
@@ -310,16 +311,16 @@ class Analytics:
 
     @_or_unavailable
     def loss_totals(self) -> LossTotals:
-        """Returns the ledger's totals by cause, also of causes without entries."""
+        """Returns the loss ledger's totals by cause, including causes without entries."""
         return LossTotals([_record(CauseTotal, row) for row in self._pages("losses_by_cause")])
 
     def _rows(self, report: str, users: Sequence[str], **params: Any) -> Iterator[Row]:
-        """Yields all rows of a report about users, however many they are: it is asked in parts."""
+        """Yields all rows of a report about users, which is requested in parts of the users."""
         for part in text_parts(users):
             yield from self._pages(report, users=part, **params)
 
     def _pages(self, report: str, **params: Any) -> Iterator[Row]:
-        """Yields all rows of a report that pages by `after`."""
+        """Yields all rows of a report whose pages are requested by the parameter `after`."""
         after: Any = None
         for _ in range(REPORT_PAGES_MAX):
             if time.monotonic() > self._until_s:
@@ -340,7 +341,7 @@ def analytics_for(user: User) -> Analytics:
 
 
 def _record(kind: type[T], row: Row) -> T:
-    """Makes a record of the fields that are known here: a newer logd may report more."""
+    """Makes a record of the fields that this version knows: a newer logd may report more."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type] # a dataclass
     return kind(**{name: value for name, value in row.items() if name in names})
 

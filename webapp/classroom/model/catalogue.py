@@ -55,10 +55,9 @@ def list_quizzes(db: Database, course: str) -> list[Quiz]:
 
 
 def titles(db: Database) -> dict[str, str]:
-    """Returns titles by id, to name things in descriptions of events.
+    """Returns titles by id, which name things in descriptions of events.
 
-    Of tasks and quizzes by their ids, of courses as `course:SLUG`, of lessons as
-    `lesson:COURSE/SLUG`.
+    Tasks and quizzes have their ids, courses `course:SLUG`, and lessons `lesson:COURSE/SLUG`.
     """
     rows = db.connection().execute(
         "SELECT id, title FROM tasks UNION ALL SELECT id, title FROM quizzes"

@@ -119,7 +119,7 @@ def _question(item: dict[str, Any]) -> Question:
             tolerance=float(item.get("tolerance", 0)),
             unit=item.get("unit", ""),
         )
-    # The file names right answers by text, so that inserting an option changes no answer.
+    # Right answers are named by their text, so that inserting an option changes no answer.
     options = [*item["options"]]
     right = {item["right"]} if isinstance(item["right"], str) else set(item["right"])
     if not right <= set(options):

@@ -15,7 +15,8 @@ from enum import StrEnum
 
 NUMBER_CHARS_MAX = 40
 
-# Both decimal marks, an exponent, no thousands separators: "1,234" would have two meanings.
+# A number has either decimal mark and may have an exponent,
+# but no thousands separators: "1,234" would be ambiguous.
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -86,7 +87,8 @@ def mark(question: Question, answer: Sequence[str]) -> Mark:
         number = parse_number(answer[0] if answer else "")
         if number is None:
             return Mark(0.0, answered=False)
-        # Slightly more than the tolerance, so that 0.3 is within 0.1 of 0.2 in binary too.
+        # The range is slightly larger than the tolerance,
+        # so that 0.3 is within 0.1 of 0.2 as binary numbers, too.
         slack = question.tolerance + 1e-9 * max(1.0, abs(question.value))
         return Mark(float(abs(number - question.value) <= slack), answered=True)
     chosen = parse_options(question, answer)
@@ -98,7 +100,7 @@ def mark(question: Question, answer: Sequence[str]) -> Mark:
 def _share(question: Question, chosen: frozenset[int]) -> float:
     """Returns the points of chosen options: each wrong choice cancels one right choice.
 
-    So choosing everything gains nothing over guessing, and points are never negative.
+    So choosing all options gains nothing over guessing, and points are never negative.
     """
     correct = frozenset(question.correct)
     if question.kind is Kind.SINGLE:

@@ -1,8 +1,8 @@
 """Limits on failed logins, counted in a moving window in the site's own database.
 
-In the database, because all workers must count the same attempts and a restart must not reset them.
-One limit is per account and address, against guessing one account's password; the other per
-address, against trying one password on every account.
+They are in the database, because all workers must count the same attempts and a restart must not
+reset them. One limit is per account and address, against guessing one account's password; the other
+per address, against trying one password on every account.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LoginThrottle:
 
         The account's hit is counted beforehand, so that parallel guesses cannot all pass the check
         first. The address is charged for failures only (see `failed`): a whole school may log in
-        from one address on a Monday morning.
+        from one address within minutes.
         """
         limiter = MovingWindowRateLimiter(self.storage)
         if not limiter.test(self.per_address, address):
@@ -50,10 +50,10 @@ class LoginThrottle:
         return 0
 
     def is_news(self, login: str, address: str) -> bool:
-        """Returns whether a refusal is the first one in its window, and counts it.
+        """Counts a refusal; returns whether it is the first one in its window of time.
 
-        Guessing goes on against a closed door: each refusal as an event would let a stranger fill
-        the trail.
+        A stranger may go on guessing after a refusal, and must not be able to fill the trail with
+        events.
         """
         limiter = MovingWindowRateLimiter(self.storage)
         if not limiter.test(self.per_address, address):
@@ -65,7 +65,7 @@ class LoginThrottle:
         MovingWindowRateLimiter(self.storage).hit(self.per_address, address)
 
     def succeeded(self, login: str, address: str) -> None:
-        """Resets the account's limit: the failed attempts were its owner's."""
+        """Resets the account's limit, since its owner made the failed attempts."""
         limiter, account = MovingWindowRateLimiter(self.storage), _account_key(login)
         limiter.clear(self.per_account, account, address)
         limiter.clear(_once_in(self.per_account), account, address)
@@ -76,7 +76,7 @@ class LoginThrottle:
 
 
 def _once_in(item: RateLimitItem) -> RateLimitItem:
-    """Returns the limit of one hit in the window of `item`, counted apart."""
+    """Returns a limit of one hit in the window of `item`, which is counted separately."""
     return type(item)(1, item.multiples, "FIRST_REFUSAL")
 
 

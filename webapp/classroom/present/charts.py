@@ -16,13 +16,13 @@ from pygal.style import Style
 
 from webapp.classroom.model.analytics import BUCKETS, Day
 
-# In pixels of the image. The page scales the image with its text, so an image for a narrow place is
-# drawn smaller in the first place.
+# Sizes in pixels. The page scales an image with its text,
+# so an image for a narrow place is made smaller.
 WIDE = (760, 300)
 NARROW = (420, 340)
-# At most this many labelled lines on the value axis.
+# The most labelled lines on the value axis.
 STEPS_MAX = 5
-# With more bars the values printed on them would overlap.
+# The most bars with values printed on them: the values of more bars would overlap.
 BARS_WITH_VALUES_MAX = 14
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
@@ -133,7 +133,10 @@ def _bars(
     shape: type[Any] = pygal.Bar,
     labels_every: int = 1,
 ) -> str:
-    """Returns a bar chart as a data URI. Labels count back from the last bar, so it has one."""
+    """Returns a bar chart as a data URI.
+
+    The last bar has a label, and others at equal distances.
+    """
     steps = _steps(max(figures, default=0))
     chart = shape(
         style=_STYLE,
@@ -169,7 +172,7 @@ def _steps(top: int) -> list[int]:
     """Returns round values from 0 to at least `top`, such as 0, 200, 400 for 374."""
     step = 1
     while step * (STEPS_MAX - 1) < top:
-        # 1, 2, 5, 10, 20, 50, ...
+        # The steps are 1, 2, 5, 10, 20, 50 and so on.
         step = step * 5 // 2 if str(step).startswith("2") else step * 2
     return list(range(0, max(top, 4) + step, step))
 
@@ -179,13 +182,13 @@ def _plain(value: float) -> str:
 
 
 def _padded(value: float) -> str:
-    """Formats a value at the end of a horizontal bar; pygal centres it, so it is padded."""
+    """Formats a value for the end of a horizontal bar, padded since pygal centres it there."""
     figure = _plain(value)
     return "\N{NO-BREAK SPACE}" * len(figure) + figure
 
 
 def _without_scripts(root: Any) -> Any:
-    """Removes the script in which pygal writes its configuration even if `js` is empty."""
+    """Removes the script with its configuration that pygal writes even if `js` is empty."""
     for parent in root.iter():
         for child in [child for child in parent if str(child.tag).endswith("script")]:
             parent.remove(child)

@@ -14,7 +14,8 @@ from webapp.classroom.present import markdown
 
 VALUE_CHARS_MAX = 200
 LIST_ITEMS_MAX = 5
-# Of an event: it may have thousands, and a page of such ones would take seconds.
+# The most properties shown of an event: an event may have thousands,
+# and a page of such events would take seconds.
 PROPS_SHOWN_MAX = 40
 
 
@@ -71,13 +72,13 @@ def readable(value: Any) -> str:
 
 
 def _visible(char: str) -> str:
-    # The joiners belong to words of some scripts, and to emoji.
+    # The joiners are kept, since they belong to words of some scripts, and to emoji.
     is_fine = char.isprintable() or char.isspace() or char in "\u200c\u200d"
     return char if is_fine else "\N{REPLACEMENT CHARACTER}"
 
 
 def _shortened(value: Any) -> Any:
-    """Cuts long lists, such as a class about which a report was read, to a start and a count."""
+    """Shortens long lists, such as the users of a report, to the first items and a count."""
     if isinstance(value, Mapping):
         return {key: _shortened(item) for key, item in value.items()}
     if isinstance(value, list):

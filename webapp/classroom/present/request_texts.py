@@ -1,7 +1,7 @@
-"""Descriptions of requests in timelines and lists of events, each told as what it was.
+"""Describes requests in timelines and lists of events, each by its method and its answer.
 
 Only a GET that showed a page says that someone opened or read something. A list in which a refused
-page reads like an opened one makes an innocent person look guilty.
+page looks like an opened one makes an innocent person look guilty.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from logd_wire.requests import (
 from webapp.classroom.model.analytics import Event
 from webapp.classroom.present.filters import readable
 
-# What a page is, by endpoint: its name where the address is not known, and with what is in it.
+# For each endpoint, the page's name, and its name with the arguments of the address if known.
 _PAGES = {
     "home": ("the start page", None),
     "auth.login": ("the login page", None),
@@ -55,7 +55,8 @@ _NOT_ALLOWED = (401, 403, 429, 451)
 def type_of(event: Event) -> str | None:
     """Returns the type of a request's event; None for other events.
 
-    Earlier versions stored every request as a page view: method and status say what it was.
+    Earlier versions stored every request as a page view: the method and the status determine its
+    type.
     """
     if event.type != PAGE_VIEW:
         return event.type if event.type in OTHER_REQUESTS else None
@@ -66,13 +67,13 @@ def type_of(event: Event) -> str | None:
 
 
 def is_echo(event: Event) -> bool:
-    """Whether the event is the request of a form that was accepted: its effect is another event."""
+    """Whether the event is an accepted request of a form, whose effect is another event."""
     took = type_of(event)
     return event.props.get("method") == "POST" and took in (REQUEST_ANSWERED, REQUEST_REDIRECTED)
 
 
 def describe_request(event: Event, titles: Mapping[str, str]) -> str | None:
-    """Describes a request in one phrase; None for other events. Accepts any properties."""
+    """Describes a request in one phrase; returns None for other events. Accepts any properties."""
     page = _page(event.props, titles)
     is_get = event.props.get("method") in ("GET", None)
     match type_of(event):
@@ -117,16 +118,17 @@ def _page(props: Mapping[str, Any], titles: Mapping[str, str]) -> str:
 
 
 def _quotable(text: str) -> str:
-    """Shortens a part of an address, and takes the quotes out: it must not read as our own words.
+    """Shortens a part of an address, and removes its quotes.
 
-    Whoever is watched chooses the addresses.
+    With quotes the part could read as words of the site itself. The person whose activity is shown
+    chooses the addresses.
     """
     text = text.translate(_QUOTES)
     return text if len(text) <= NAME_CHARS_MAX else text[: NAME_CHARS_MAX - 1] + "…"
 
 
 def _names(args: Mapping[Any, Any], titles: Mapping[str, str]) -> dict[str, str]:
-    """Returns what a page's address names: by titles where there are any, else as it is there."""
+    """Returns the names of the arguments of an address: titles where known, else the values."""
     given = {str(name): readable(value) for name, value in args.items()}
     names = {name: _quotable(value) for name, value in given.items()}
     course = given.get("slug")

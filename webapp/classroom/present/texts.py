@@ -38,7 +38,7 @@ def describe_event(event: Event, titles: Mapping[str, str]) -> str:
         case "login":
             return "Logged in"
         case "login_failed":
-            # By whom is not known: an account's owner must not seem to have done it.
+            # The event does not name who tried: the account's owner must not seem to have done it.
             return f"Someone tried to log in to {account} with a wrong password"
         case "login_throttled":
             return f"Logging in to {account} was blocked after too many wrong passwords"

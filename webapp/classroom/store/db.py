@@ -1,8 +1,8 @@
 """The site's own SQLCipher database: connections, migrations, transactions.
 
-The key is raw, so that opening derives nothing; a passphrase would cost 256,000 rounds of PBKDF2.
-Connections are kept open all the same: the last one to close checkpoints the WAL, at the expense of
-its request.
+The key is raw, so that opening needs no key derivation (256,000 rounds of PBKDF2 for a passphrase).
+Connections are kept open nevertheless: closing the last one checkpoints the WAL, which its request
+would wait for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlcipher3 import dbapi2 as sqlcipher
 from webapp.classroom.store.instance import Instance, InstanceError
 from webapp.classroom.store.schema import MIGRATIONS
 
-# sqlcipher3 is the standard module compiled against another library, without types of its own.
+# sqlcipher3 has the interface of the standard module, but no types of its own.
 Connection = sqlite3.Connection
 
 BUSY_TIMEOUT_MS = 5000
@@ -29,7 +29,7 @@ _EXTENSION = "classroom_database"
 
 
 class Database:
-    """Holds one connection per thread and process; none is used after a fork."""
+    """The site's database: one connection per thread and process, none used after a fork."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
@@ -46,8 +46,8 @@ class Database:
         if held is not None and self._local.pid == os.getpid():
             return held
         if held is not None:
-            # It is the parent's. Closing it here could delete the WAL that the parent uses, so it
-            # is kept, unused, until this process ends.
+            # The connection is the parent's. Closing it in this process could delete the
+            # WAL that the parent uses, so it is kept, unused, until this process ends.
             self._inherited.append(held)
         self._local.connection = self._open()
         self._local.pid = os.getpid()
@@ -73,8 +73,8 @@ class Database:
             yield connection
             connection.execute("COMMIT")
         except BaseException:
-            # On a full disk SQLite has already rolled back; a second ROLLBACK would raise an error
-            # that hides the first.
+            # On a full disk SQLite has rolled back already;
+            # another ROLLBACK would raise an error that hides the first.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
@@ -96,7 +96,7 @@ class Database:
             )
         for number, (name, script) in enumerate(MIGRATIONS[done:], start=done + 1):
             with operator_errors(self.instance), self.transaction() as connection:
-                # Another worker may have applied it while this one waited for the lock.
+                # Another worker may have applied the migration while this one waited for the lock.
                 row = connection.execute(
                     "SELECT 1 FROM migrations WHERE number = ?", (number,)
                 ).fetchone()
@@ -112,14 +112,14 @@ class Database:
                 sqlcipher.connect(
                     str(self.instance.database),
                     timeout=BUSY_TIMEOUT_MS / 1000,
-                    isolation_level=None,  # transactions are begun by hand, in transaction()
+                    isolation_level=None,  # no implicit transactions: `transaction` begins them
                     cached_statements=256,
                 ),
             )
             try:
-                # The key comes before any other pragma; the form x'...' marks it as raw.
+                # The key has to be set before any other pragma; the form x'...' marks it as raw.
                 connection.execute(f"PRAGMA key = \"x'{self._key}'\"")
-                # Its errors are raised as exceptions; on stderr they would appear a second time.
+                # SQLCipher's errors are raised as exceptions; a log on stderr would repeat them.
                 connection.execute("PRAGMA cipher_log_level = NONE")
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA foreign_keys = ON")

@@ -52,12 +52,12 @@ class Instance:
 
     @property
     def seeding_marker(self) -> Path:
-        """The file that exists while the demo history is being logged, or was interrupted."""
+        """The file that exists while the demo history is logged, or was interrupted."""
         return self.directory / "seeding"
 
     @property
     def seeded_marker(self) -> Path:
-        """The file that exists once the demo history has been logged completely."""
+        """The path of the file that exists once the demo history has been logged completely."""
         return self.directory / "seeded"
 
     @contextmanager
@@ -68,8 +68,8 @@ class Instance:
         processes switch a new file to WAL.
         """
         with self._lock():
-            # Beside a database, a missing key must be restored by the operator. A lost session
-            # secret costs only a new login, so it is created again.
+            # If the database exists, only the operator can restore a missing key.
+            # A lost session secret costs only a new login, so it is created again.
             if not self.database.exists():
                 _make_secret(self.database_key, DATABASE_KEY_BYTES)
             _make_secret(self.secret_key, SECRET_KEY_BYTES)
@@ -98,7 +98,7 @@ class Instance:
         )
 
     def read_database_key(self) -> str:
-        """Returns the raw key of the site's database, as 64 hex digits."""
+        """Returns the raw key of the site's database: 64 hexadecimal digits."""
         key = read_secret(self.database_key)
         if not _HEX_KEY.fullmatch(key):
             raise InstanceError(
@@ -112,7 +112,7 @@ class Instance:
 def read_secret(path: Path) -> str:
     """Returns the text of a key file. Raises InstanceError if other users may read it."""
     try:
-        # The mode of the open descriptor: the path could be replaced in between.
+        # fstat checks the file that is read; its path could be replaced between two calls.
         with open(path, encoding="ascii") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read().strip()
@@ -139,7 +139,7 @@ def read_secret(path: Path) -> str:
 
 
 def _make_secret(path: Path, length_bytes: int) -> None:
-    """Creates a file with a random secret unless it exists; it appears only when complete."""
+    """Creates a file with a random secret, unless it exists; it gets its name when complete."""
     if path.exists():
         return
     new = path.with_name(f".{path.name}.new")

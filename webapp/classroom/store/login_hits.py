@@ -13,8 +13,8 @@ from webapp.classroom.store.db import Database
 
 Clock = Callable[[], float]
 
-# A hit further in the future was stored while the clock was wrong: it would lock its account, or a
-# whole school's address, until that time.
+# A hit with a time further ahead was stored while the clock was wrong.
+# It is ignored, since it would lock its account, or a whole school's address, until that time.
 _IN_WINDOW = "FROM login_hits WHERE key = ? AND at_s > ? AND at_s <= ?"
 
 
@@ -76,7 +76,8 @@ class LoginHits(Storage, MovingWindowSupport):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         now = self._clock()
-        # Count and insert in one write transaction: two workers cannot both take the last hit.
+        # Hits are counted and inserted in one write transaction,
+        # so that two workers cannot both take the last free place.
         with self._db.transaction() as connection:
             connection.execute("DELETE FROM login_hits WHERE expires_s <= ?", (now,))
             (hits,) = connection.execute(

@@ -45,7 +45,8 @@ def login() -> ResponseReturnValue:
         return render_template("login.html", form=form)
 
     db = get_db()
-    typed = normal_text(cast(str, form.login.data).strip())  # one for the throttle, too
+    # The same spelling for the throttle and the look-up.
+    typed = normal_text(cast(str, form.login.data).strip())
     address = request.remote_addr or "unknown"
     throttle = LoginThrottle.build(
         db, current_app.config["LOGIN_LIMIT_ACCOUNT"], current_app.config["LOGIN_LIMIT_ADDRESS"]
@@ -62,16 +63,17 @@ def login() -> ResponseReturnValue:
     if user is None or not right:
         throttle.failed(address)
         _log_attempt("login_failed", user, address)
-        # One message for both cases, so that it does not disclose which logins exist.
+        # The message is the same in both cases, so that it does not disclose which logins exist.
         form.password.errors = ["The login name or the password is wrong."]
         return render_template("login.html", form=form)
 
     throttle.succeeded(typed, address)
-    # Session fixation: nothing set in the session before the login may remain in it.
+    # Against session fixation: nothing set before the login may remain in the session.
     session.clear()
     login_user(user)
-    # Not a permanent session: Flask-Login's strong protection does not cover those. The cookie ends
-    # with the browser session, and its signature after PERMANENT_SESSION_LIFETIME in any case.
+    # The session is not permanent, since Flask-Login's strong protection
+    # does not cover permanent ones. The cookie ends with the browser session,
+    # and its signature after PERMANENT_SESSION_LIFETIME.
     activity.log("login", user=user.key)
     return redirect(safe_next(request.args.get("next")) or home_of(user))
 
@@ -87,10 +89,11 @@ def logout() -> ResponseReturnValue:
 
 
 def _log_attempt(event_type: str, user: User | None, address: str) -> None:
-    """Logs an attempt in the name of an account, and from where as a digest.
+    """Logs a login attempt with the account's id and a digest of the address.
 
-    Never what was typed: it may be a password in the wrong field. Never the address itself: in the
-    trail it would be kept for ever, and it is enough to see which attempts came from the same one.
+    The typed text is never logged, since it may be a password in the wrong field. Nor is the
+    address itself, which the trail would keep for ever: the digest shows which attempts came from
+    the same address.
     """
     digest = keyed_digest(current_app.config["SECRET_KEY"], address)
     activity.log(event_type, user=None if user is None else user.key, address_digest=digest)

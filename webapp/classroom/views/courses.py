@@ -81,7 +81,7 @@ def complete(slug: str, task_id: str) -> ResponseReturnValue:
     db = get_db()
     course_or_404(slug)
     found = or_404(next((t for t in catalogue.list_tasks(db, slug) if t.id == task_id), None))
-    # The row first, then its event: an event must not report what was rolled back.
+    # The event is logged after its row is committed, so that no event reports what was rolled back.
     if work.complete_task(db, current_account(), found.id, time.time_ns()):
         activity.log("task_completed", task=found.id, course=slug)
         flash(f"Task completed: {found.title}.")

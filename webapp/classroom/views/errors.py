@@ -56,7 +56,7 @@ CSRF_TEXT = ErrorText(
 def init_app(app: Flask) -> None:
     app.register_error_handler(CSRFError, _csrf_failed)
     app.register_error_handler(HTTPException, _http_error)
-    # Called for an unhandled exception, after Flask has logged it.
+    # This handler is called for an unhandled exception, after Flask has logged it.
     app.register_error_handler(500, _server_error)
 
 
@@ -65,7 +65,7 @@ def _csrf_failed(_error: CSRFError) -> tuple[str, int]:
 
 
 def _server_error(_error: HTTPException) -> tuple[str, int]:
-    # Not render_template: it would load the account from the database, which may be what fails.
+    # render_template would load the account from the database, which may be what has failed.
     template = current_app.jinja_env.get_template("error.html")
     return template.render(code=500, text=TEXTS[500]), 500
 
@@ -73,7 +73,7 @@ def _server_error(_error: HTTPException) -> tuple[str, int]:
 def _http_error(error: HTTPException) -> tuple[str, int, list[tuple[str, str]]]:
     code = error.code or 500
     text = TEXTS.get(code) or ErrorText(error.name, "Go back and try again.")
-    # Retry-After, Allow and the like are kept; the headers of werkzeug's own body are not.
+    # Headers such as Retry-After and Allow are kept, but not those of werkzeug's own body.
     kept = [
         (name, value)
         for name, value in error.get_headers(request.environ)

@@ -17,7 +17,7 @@ from webapp.classroom.store.db import get_db
 
 _NANOSECONDS = 1_000_000_000
 _FORMATS = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
-_YEARS = range(1970, 2262)  # the range of nanoseconds in 63 bits
+_YEARS = range(1970, 2262)  # nanoseconds in 63 bits reach from 1970 to 2262
 
 
 class LoginForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
@@ -46,10 +46,10 @@ def _event_type(_form: Any, field: Any) -> None:
 
 
 class MomentField(DateTimeLocalField):
-    """A date and time; any accepted format is shown again in the format of browsers."""
+    """A date and time. Any accepted format is displayed in the format that browsers use."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
-        """Parses ASCII only: strptime would accept the digits of any script."""
+        """Parses ASCII text only, since strptime accepts the digits of any script."""
         super().process_formdata([text if text.isascii() else "" for text in valuelist])
 
     def _value(self) -> str:
@@ -60,7 +60,8 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
     """The filters of the event list, sent by GET so that a filtered list has an address."""
 
     class Meta:
-        csrf = False  # reading changes nothing, and a token does not belong in an address
+        # Reading changes nothing, and a token does not belong in an address.
+        csrf = False
 
     type = StringField(
         "Type",
@@ -91,7 +92,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
             raise ValidationError("The end has to come after the start.")
 
     def wanted(self, before_id: int | None, before_ns: int | None) -> EventFilter:
-        """Returns the filter of a valid form."""
+        """Returns the filter that a valid form describes."""
         return EventFilter(
             type=self.type.data or None,
             user=_user_key(self.user.data) if self.user.data else None,
@@ -103,7 +104,7 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
 
 
 def _user_key(text: str) -> str | None:
-    """Returns a login's id; a number unchanged, since the log outlives accounts."""
+    """Returns the id of a login; a number is an id itself, since the log outlives accounts."""
     if text.isascii() and text.isdigit():
         return text
     user = find_login(get_db(), text)

@@ -29,7 +29,7 @@ KEY_MAX = 2**63 - 1
 
 
 def key_argument(arguments: Mapping[str, str], name: str) -> int | None:
-    """Returns the id (or time, in ns) that a page of a list starts before; None without it.
+    """Returns the id (or time, in ns) before which a page of a list starts; None if not given.
 
     Aborts with 400 if the argument is not a number of that kind.
     """
@@ -45,7 +45,7 @@ def key_argument(arguments: Mapping[str, str], name: str) -> int | None:
 
 
 def time_argument(arguments: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """Returns id and time (ns) of the event that a page in order of time starts before.
+    """Returns the id and time (ns) of the event before which a page in order of time starts.
 
     Both are None for the first page. Aborts with 400 if one of them is not a number.
     """

@@ -57,7 +57,8 @@ def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
         outcome = activity.log(
             "quiz_submitted", quiz=found.id, course=slug, score=attempt.score, attempt=number
         )
-        if outcome is Outcome.REFUSED:  # an unknown one is flashed by the extension
+        # The extension itself flashes the message about an unknown outcome.
+        if outcome is Outcome.REFUSED:
             flash(NOT_IN_THE_RECORD, "warning")
     return redirect(url_for("quizzes.result", slug=slug, quiz_id=quiz_id, number=number))
 

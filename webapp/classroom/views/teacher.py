@@ -85,6 +85,6 @@ def timeline(user_id: int) -> str:
 
 
 def _range_days() -> int:
-    """Returns the chosen range; any other value means the default."""
+    """Returns the range of days chosen in the URL, or the default."""
     chosen = {str(days): days for days in RANGES_DAYS}
     return chosen.get(request.args.get("days", ""), RANGE_DEFAULT_DAYS)
