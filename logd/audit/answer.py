@@ -28,10 +28,10 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Anchored:
-    """What comparing a trail with `source`, which is kept outside of it, has found; as it is if
-    that was not asked for.
+    """The result of comparing a trail with `source`, kept outside it; the defaults stand for none.
 
-    `not_proven` says why nothing is proven; because of `unreadable`, if there is one.
+    `not_proven` says why nothing is proven; if the source could not be read, `unreadable` has the
+    error.
     """
 
     mismatches: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Anchored:
     source: str = ANCHORS
 
     def and_also(self, other: Anchored) -> Anchored:
-        """Returns both results as one: proven is what both prove."""
+        """Returns both comparisons as one, which proves only what both prove."""
         worse = self if self.mismatches or (self.not_proven and not other.mismatches) else other
         return Anchored(
             self.mismatches + other.mismatches,

@@ -1,7 +1,7 @@
-"""Heads of a trail that were kept anywhere, as checkpoints in files, and what they say of it now.
+"""Compares a trail with its heads that were kept elsewhere, as checkpoints in files.
 
-A kept head proves the trail up to its batch: by the root, and by a proof of consistency, which
-shows that the present trail continues that one. The rules of anchors hold for it
+A kept head proves the trail up to the head's batch: by the root, and by a proof of consistency,
+which shows that the present trail continues the kept one. The rules for anchors apply
 (`logd.audit.anchor_comparison`): a restore that the trail declares, and a former trail that
 logd.toml names, are accounted for.
 """
@@ -32,14 +32,14 @@ from logd.storage.tree_head import Head, has_tree
 
 
 class BadInput(LogdError):
-    """A file that was given is not a signed head or a proof, or not signed by the right key."""
+    """A given file is not a signed head or a proof, or is not signed by the right key."""
 
     exit_code = EXIT_DAMAGED
 
 
 @dataclass(frozen=True)
 class KeptHead:
-    """A head whose signatures were checked, and the file that it is in."""
+    """A head whose signatures were checked, with the name of its file."""
 
     file: str
     note: Note
@@ -55,7 +55,7 @@ class KeptHead:
 
 @dataclass
 class HeadComparison:
-    """What comparing a trail with kept heads has found, as `logd.audit.answer.Anchored`."""
+    """The result of comparing a trail with kept heads; the fields are those of `Anchored`."""
 
     mismatches: list[str]
     notes: list[str]
@@ -69,7 +69,7 @@ def read_text(path: Path, chars_max: int) -> str:
     """
     name = printable(path)
     try:
-        # A FIFO without a writer keeps no command waiting.
+        # The open does not block, so that a FIFO without a writer keeps no command waiting.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -85,8 +85,10 @@ def read_text(path: Path, chars_max: int) -> str:
 
 
 def read_keys(config: Config | None, public_key: str | None, witnesses: Sequence[str]) -> Keys:
-    """Returns the keys to check heads with; the trail's is derived from that which signs the heads
-    of the instance, if no public key is given. Raises BadInput and KeyFileError.
+    """Returns the keys with which heads are checked.
+
+    Without a public key, the trail's is derived from the key that signs the heads of the instance.
+    Raises BadInput and KeyFileError.
     """
     known = tuple(map(_parse_vkey, witnesses))
     if public_key is not None:
@@ -114,7 +116,7 @@ def _parse_vkey(vkey: str) -> Verifier:
 
 
 def read_head(path: Path, keys: Keys) -> KeptHead:
-    """Reads a head from a file, and checks its signatures. Raises BadInput."""
+    """Reads a signed head from a file, and checks its signatures. Raises BadInput."""
     text, name = read_text(path, signed_note.NOTE_CHARS_MAX), printable(path)
     try:
         note = signed_note.parse(text)
@@ -124,14 +126,14 @@ def read_head(path: Path, keys: Keys) -> KeptHead:
             f"{name}: {error}. It says nothing about the trail. If its key has been replaced, or it"
             " is of another trail, name its key: --public-key."
         ) from error
-    except ValueError as error:  # NotAProof is one
+    except ValueError as error:  # NotAProof is a ValueError too
         raise BadInput(f"{name}: is not a signed head: {error}.") from error
 
 
 def compare_heads(
     connection: Connection, heads: Sequence[KeptHead], former_trails: Collection[str]
 ) -> HeadComparison:
-    """Compares each head with the trail, as the connection's transaction sees it."""
+    """Compares each head with the trail that the connection's transaction sees."""
     return _Comparer(connection, former_trails).compare(heads)
 
 
@@ -201,14 +203,14 @@ class _Comparer:
             )
 
     def _add_matching(self, head: KeptHead, tree: Tree, found: HeadComparison) -> None:
-        """Proves that the present trail continues a head that matches."""
+        """Checks that the present trail continues a head that matches, and notes the result."""
         kept, there = head.checkpoint, tree.size()
         hashes = merkle.consistency_proof(kept.size, there, tree.block)
         now = tree.root_at(there)
         if not merkle.is_consistent(kept.size, there, kept.root, now, hashes):
             found.mismatches.append(f"{head}: the trail's present head does not continue it")
             return
-        # That the trail was empty once proves nothing of what it holds.
+        # A head of the trail while it was empty proves nothing about its events.
         self._matched += kept.size > 0 or there == 0
         found.notes.append(
             f"head {head}: the trail has only grown since, as a proof of {len(hashes)} hashes"
@@ -219,7 +221,7 @@ class _Comparer:
             found.notes.append(f"head {head.file}: seen{seen} by {printable(witness.name)}")
 
     def _accounting(self, kept: Checkpoint) -> Restore | None:
-        """The restore that took a head's batch away, if the trail declares one."""
+        """Returns the declared restore that took away the head's batch; None if there is none."""
         trail_id = kept.origin.rpartition("/")[2]
         anchor = Anchor(Head(kept.size, 0, kept.root), None, trail_id)
         return next((r for r in self._restores if r.accounts_for(anchor, self._trail_id)), None)

@@ -1,4 +1,4 @@
-"""Proofs that stand by themselves: of one event, and that a trail only grew (pure).
+"""Makes and checks proofs that need no database: of one event, and that a trail only grew (pure).
 
 A proof of an event is a text of four parts, with an empty line between them:
 
@@ -44,9 +44,10 @@ from logd.storage import batch_hash, hash_chain, merkle
 from logd.storage.merkle import HASH_BYTES
 from logd_wire.schema import INT64_MAX
 
-# A batch from before the tree has up to a million events, whose hashes have 45 characters each.
+# The most characters of a proof. A batch from before the tree has
+# up to a million events, whose hashes have 45 characters each.
 PROOF_CHARS_MAX = 64 * 1024 * 1024
-# The bound of c2sp.org/tlog-witness.
+# The limit of c2sp.org/tlog-witness.
 CONSISTENCY_HASHES_MAX = 63
 
 EVENT_PROOF = "logd/event-proof@v1"
@@ -63,16 +64,16 @@ _ENTRY = re.compile(
 
 
 class NotAProof(ValueError):
-    """A text is not a proof, in the one form that it must have."""
+    """The text is not a proof in the one form that a proof must have."""
 
 
 class Refuted(Exception):
-    """A proof does not prove what it says: a hash or a signature is another one."""
+    """The proof does not prove its claim: a hash or a signature does not match."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The leaf of a batch. `chained`: of one from before the tree."""
+    """The leaf of a batch; `chained` says that the batch is from before the tree."""
 
     batch: int
     stored_ns: int
@@ -84,7 +85,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class EventProof:
-    """How an event is included in a batch, and the batch in a signed head."""
+    """The proof that an event is included in a batch, and the batch in a signed head."""
 
     event: bytes
     index: int
@@ -97,7 +98,7 @@ class EventProof:
 
 @dataclass(frozen=True)
 class GrowthProof:
-    """How the tree of `old` batches is the beginning of that of a signed head."""
+    """The proof that the tree of `old` batches is the beginning of the tree of a signed head."""
 
     old: int
     hashes: Sequence[bytes]
@@ -106,9 +107,7 @@ class GrowthProof:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys that a head must be signed with: that of the trail with an origin, and those of
-    witnesses.
-    """
+    """The keys that must have signed a head: the trail's, by origin, and those of witnesses."""
 
     trail: Callable[[str], Verifier]
     witnesses: Sequence[Verifier] = ()
@@ -116,7 +115,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class ProvenHead:
-    """A head with the signature of the trail's key, and cosignatures of witnesses.
+    """A head with the signature of the trail's key, and the cosignatures of the witnesses.
 
     `unknown` are the names of other signatures, which were not checked.
     """
@@ -128,7 +127,7 @@ class ProvenHead:
 
 @dataclass(frozen=True)
 class ProvenEvent:
-    """An event whose proof holds."""
+    """An event whose proof was checked and holds."""
 
     id: int
     producer: str
@@ -157,7 +156,7 @@ def format_growth(proof: GrowthProof) -> str:
 
 
 def parse(text: str) -> EventProof | GrowthProof:
-    """Returns the proof of either kind. Raises NotAProof."""
+    """Returns the proof in a text, of an event or of growth. Raises NotAProof."""
     if len(text) > PROOF_CHARS_MAX:
         raise NotAProof(f"it is longer than {PROOF_CHARS_MAX:,} characters")
     proof: EventProof | GrowthProof
@@ -176,7 +175,7 @@ def parse(text: str) -> EventProof | GrowthProof:
 
 
 def parse_entry(text: str) -> Entry:
-    """Returns the leaf of a batch. Raises NotAProof."""
+    """Returns the batch's leaf that is written as text. Raises NotAProof."""
     found = _ENTRY.fullmatch(text)
     if found is None or (found[1] is None) is (found[7] is None):
         raise NotAProof("the part of the batch is not an entry of a batch")
@@ -187,7 +186,10 @@ def parse_entry(text: str) -> Entry:
 
 
 def check_head(head: Note, keys: Keys) -> ProvenHead:
-    """Checks who has signed a head. Raises Refuted, and NotAProof if it is no checkpoint."""
+    """Checks that the trail's key and all witnesses have signed a head.
+
+    Raises Refuted, and NotAProof if the text is no checkpoint.
+    """
     try:
         found = checkpoints.parse(head.text)
     except ValueError as error:
@@ -204,7 +206,7 @@ def check_head(head: Note, keys: Keys) -> ProvenHead:
 
 
 def check_event(text: str, keys: Keys) -> ProvenEvent:
-    """Checks the proof of an event to its end, and returns what it proves.
+    """Checks the whole proof of an event, and returns the event that it proves.
 
     Raises Refuted or NotAProof.
     """
@@ -230,7 +232,7 @@ def check_event(text: str, keys: Keys) -> ProvenEvent:
 
 
 def check_growth(text: str, old: Checkpoint, keys: Keys) -> ProvenHead:
-    """Checks the proof that a trail grew from the head `old`, and returns the head to which.
+    """Checks the proof that a trail grew from the head `old`, and returns the later head.
 
     Raises Refuted or NotAProof.
     """
@@ -259,7 +261,7 @@ def _signature(head: Note, key: Verifier) -> Verified:
 
 
 def _root(index: int, size: int, leaf: bytes, hashes: Sequence[bytes]) -> bytes | None:
-    """The root that the hashes lead to; None if they are not so many."""
+    """Returns the root that the hashes lead to; None if their number is wrong."""
     try:
         return merkle.root_by_inclusion(index, size, leaf, hashes)
     except ValueError:

@@ -1,7 +1,7 @@
-"""`logd prove`: proves events of an instance, and that its trail grew; checks such proofs.
+"""`logd prove`: proves events of an instance, proves that its trail grew, and checks such proofs.
 
-A head that is signed now must outlive a power cut with all of its batches: the write-ahead log is
-flushed before, since steps of maintenance are committed without a flush.
+A head that is signed now must outlive a power cut with all of its batches. So the write-ahead log
+is flushed before signing, since steps of maintenance are committed without a flush.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ T = TypeVar("T")
 
 
 class NotProven(LogdError):
-    """A proof does not prove what it says."""
+    """The proof does not prove its claim."""
 
     exit_code = EXIT_NOT_WHOLE
 
 
 @dataclass(frozen=True)
 class By:
-    """What something is proven by: the head in a file, signed by that public key (None: that of
-    the instance) and by these witnesses; or, without a file, one that is signed now.
+    """The head to prove by: one from a file with its keys, or one that is signed now.
+
+    A head in a file must be signed by the public key (None: that of the instance) and by all of the
+    witnesses.
     """
 
     head_file: Path | None = None
@@ -62,7 +64,7 @@ class _Head:
 
 
 def prove_event(config: Config, event_id: int, by: By) -> str:
-    """Returns the proof of an event. Raises LogdError kinds."""
+    """Returns the proof of an event as text. Raises a LogdError."""
     with _prover(config) as (prover, trail_id):
         head = _head(config, prover, trail_id, by)
         text = proof.format_event(prover.prove_event(event_id, head.size, head.note))
@@ -70,9 +72,9 @@ def prove_event(config: Config, event_id: int, by: By) -> str:
 
 
 def prove_growth(config: Config, old: int | Path, by: By) -> str:
-    """Returns the proof that the trail grew from a head: the number of its batches, or its file.
+    """Returns the proof that the trail grew from a head, as text.
 
-    Raises LogdError kinds.
+    The head is given by its number of batches or by its file. Raises a LogdError.
     """
     with _prover(config) as (prover, trail_id):
         head = _head(config, prover, trail_id, by)
@@ -86,14 +88,17 @@ def prove_growth(config: Config, old: int | Path, by: By) -> str:
 
 
 def check_event_file(path: Path, keys: Keys) -> ProvenEvent:
-    """Checks the proof of an event in a file. Raises BadInput for what is none, and NotProven."""
+    """Checks the proof of an event that is in a file.
+
+    Raises BadInput if the file is no proof, and NotProven.
+    """
     return _check_file(path, lambda text: proof.check_event(text, keys))
 
 
 def check_growth_file(path: Path, old: Path, keys: Keys) -> tuple[ProvenHead, KeptHead]:
-    """Checks the proof in a file that a trail grew from the head in the file `old`.
+    """Checks the proof that a trail grew from the head in the file `old`.
 
-    Raises BadInput for what is none, and NotProven.
+    Raises BadInput if a file is no proof or no head, and NotProven.
     """
     kept = read_head(old, Keys(keys.trail))
     return _check_file(path, lambda text: proof.check_growth(text, kept.checkpoint, keys)), kept
@@ -107,7 +112,7 @@ def _prover(config: Config) -> Iterator[tuple[Prover, str]]:
     """
     with closing(opening.open_for_events(config)) as connection, in_one_moment(connection):
         trail_id = read_trail_id(connection)
-        assert trail_id is not None  # in this schema
+        assert trail_id is not None  # a database of the present schema has a trail id
         try:
             yield Prover(connection), trail_id
         except (TypeError, ValueError, OverflowError) as error:
@@ -154,7 +159,7 @@ def _kept(prover: Prover, trail_id: str, path: Path, keys: Keys) -> KeptHead:
 
 
 def _checked(text: str, check: Callable[[str], object]) -> str:
-    """Returns a proof that holds: a trail that was changed proves nothing. Raises TrailChanged."""
+    """Returns the proof if it holds. Raises TrailChanged if not: a changed trail proves nothing."""
     try:
         check(text)
     except (NotAProof, Refuted) as error:

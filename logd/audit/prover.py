@@ -1,4 +1,4 @@
-"""Makes proofs from a trail: of one event, and that the trail has grown from a head."""
+"""Makes proofs from a trail: of one event, and that the trail grew from an earlier head."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ _EVENTS = (
 
 
 class NoSuchEvent(LogdError):
-    """No event of that number was ever stored, or it is newer than the head."""
+    """No event of this number was ever stored, or the event is newer than the head."""
 
     exit_code = EXIT_USAGE
 
 
 class CannotBeProven(LogdError):
-    """What a proof needs was removed, as the trail records: that cannot be proven any more."""
+    """Rows that the proof needs were removed, as the trail records, so that it cannot be made."""
 
     exit_code = EXIT_UNAVAILABLE
 
 
 class TrailChanged(LogdError):
-    """The trail does not hash to what it was stored with, or to a head that was kept."""
+    """The trail's hash is not the one that it was stored with, or not that of a kept head."""
 
     exit_code = EXIT_NOT_WHOLE
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """A batch with its entry, the data of its events that are there, and the hashes that it was
-    stored with (`blocks`, by level and position).
+    """A batch: its entry, the data of its remaining events, and the hashes that it was stored with.
+
+    The hashes are in `blocks`, by level and position.
     """
 
     id: int
@@ -61,7 +62,7 @@ class _Batch:
     chained: bool
 
     def hashes(self, index: int) -> list[bytes]:
-        """The part of a proof that an event is in the batch. Raises NotKept."""
+        """Returns the hashes that prove an event to be in the batch. Raises NotKept."""
         if self.chained:
             return [self._block(0, place) for place in range(self.events)]
         return merkle.inclusion_proof(index, self.events, self._block)
@@ -78,7 +79,7 @@ class _Batch:
 
 
 class Prover:
-    """Makes proofs of one trail, as the connection's transaction sees it."""
+    """Makes proofs of one trail that the connection's transaction sees."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -87,10 +88,9 @@ class Prover:
         self._batch = lru_cache(maxsize=_BATCHES_CACHED)(self._read_batch)
 
     def prove_event(self, event_id: int, size: int, head: Note) -> EventProof:
-        """Proves an event by the head of the first `size` batches.
+        """Returns the proof of an event by the head of the first `size` batches.
 
-        Raises NoSuchEvent, CannotBeProven and TrailChanged; TypeError and ValueError for rows with
-        values that logd does not write.
+        Raises NoSuchEvent, CannotBeProven and TrailChanged.
         """
         batch_id = self._batch_of(event_id)
         if batch_id > size:
@@ -116,7 +116,7 @@ class Prover:
         )
 
     def prove_growth(self, old: int, size: int, head: Note) -> GrowthProof:
-        """Proves that the head of `size` batches continues that of `old` ones.
+        """Returns the proof that the head of `size` batches continues the head of `old` batches.
 
         Raises NoSuchEvent and CannotBeProven.
         """
@@ -183,7 +183,7 @@ class Prover:
         range_ = first, first + events
         data = {row[1]: batch_hash.event_data(*row) for row in query(_EVENTS, range_)}
         blocks = {(0, event_id - first): hashed(one) for event_id, one in data.items()}
-        # A redacted event is there, and the hash that it was stored with is kept.
+        # A redacted event is still there, and the hash that it was stored with is kept as a leaf.
         for event, level, digest in query(
             "SELECT event, level, hash FROM leaf WHERE event >= ? AND event < ?", range_
         ):
@@ -191,7 +191,7 @@ class Prover:
         return _Batch(batch_id, first, events, entry, data, blocks, chained)
 
     def _check_unchanged(self, event_id: int, batch: _Batch) -> None:
-        """Raises CannotBeProven if the event was removed or redacted, and by which act."""
+        """Raises CannotBeProven if the event was removed or redacted; the message names the act."""
         for removed, act in self._acts(event_id):
             raise CannotBeProven(
                 f"event {event_id} was {removed}, as {act}."
@@ -208,7 +208,7 @@ class Prover:
             )
 
     def _acts(self, event_id: int) -> Iterator[tuple[str, str]]:
-        """Yields what was done with an event, and the record of it."""
+        """Yields each act on an event (pruned, erased, redacted) and the event that records it."""
         rows = self.connection.execute(
             "SELECT 0, r.kind, r.event, e.ts_ns FROM removed d JOIN removal r ON r.id = d.removal"
             " LEFT JOIN event e ON e.id = r.event WHERE d.first <= ?1 AND d.last >= ?1"

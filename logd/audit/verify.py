@@ -76,12 +76,11 @@ def verify_instance(
     incremental: bool = False,
     processes: int | None = None,
 ) -> Verification:
-    """Verifies an instance's trail, compares it with anchors (of `since_ns` or later) and with kept
-    heads if there are any, and keeps the result for `logd status`.
+    """Verifies an instance's trail, compares it, and keeps the result for `logd status`.
 
-    The trail is compared with the anchors of `since_ns` or later, if there are any. With
-    `incremental`, only what is new and one part of the rest are verified, if all was proven before.
-    Raises a LogdError if the trail cannot be read.
+    The trail is compared with the anchors of `since_ns` or later, and with kept heads, if there are
+    any. With `incremental`, only what is new and one part of the rest are verified, if all was
+    proven before. Raises a LogdError if the trail cannot be read.
     """
     started_s = time.monotonic()
     anchored = Anchored()

@@ -189,7 +189,7 @@ _CONFIG: dict[str, Any] = {
     "help": "The logd.toml of the instance. The environment variable LOGD_CONFIG sets it too.",
 }
 config_option = click.option("--config", callback=_load_config, **_CONFIG)
-# For a command that does not always need one: it calls `load_config`.
+# This option is for a command that needs a configuration only at times, and calls `load_config`.
 config_file_option = click.option("--config", "config_file", **_CONFIG)
 public_key_option = click.option(
     "--public-key",

@@ -1,4 +1,4 @@
-"""`logd prove`: makes and checks proofs of events, and that the trail grew."""
+"""`logd prove`: makes and checks proofs of events, and proofs that the trail grew."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ def _write(text: str, output: Path | None, force: bool) -> None:
     elif sys.stdout.isatty():
         click.echo(text, nl=False)
     else:
-        sys.stdout.buffer.write(text.encode())  # whatever the locale: it has a dash
+        # UTF-8 in every locale, since the text contains a dash.
+        sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
 
 
@@ -141,7 +142,7 @@ def _print_event(event: ProvenEvent) -> None:
     entry = event.entry
     try:
         props = render.to_json(unpack_props(event.props))
-    except Malformed:  # from before props were checked
+    except Malformed:  # the event is from before properties were checked
         props = render.to_json(event.props)
     click.echo(f"proven: event {event.id} is in the trail {_trail(event.head)}")
     for name, value in (
