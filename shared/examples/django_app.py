@@ -14,7 +14,8 @@ from logd_client.wsgi import LogdMiddleware
 client = Client(os.environ.get("LOGD_SOCKET", "/run/logd/logd.sock"))
 handlers = {"logd": {"class": "logd_client.logging_handler.LogdHandler", "client": client}}
 logs = {"version": 1, "handlers": handlers, "loggers": {"school": {"handlers": ["logd"]}}}
-settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING=logs)
+common = ["django.middleware.common.CommonMiddleware"]
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING=logs, MIDDLEWARE=common)
 log = logging.getLogger("school")
 
 

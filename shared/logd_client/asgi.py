@@ -71,7 +71,11 @@ class LogdMiddleware:
                 event.finish()
             elif kind == _BODY:
                 event.send(len(message.get("body", b"")))
-            await send(message)
+            try:
+                await send(message)
+            except Exception:  # the visitor has left: no failure of the application
+                event.finish()
+                raise
 
         try:
             await self._app(scope, receive, sending)
@@ -82,6 +86,8 @@ class LogdMiddleware:
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    if not isinstance(headers, list | tuple):  # an iterator can be read once, by whom it is for
+        return None
     found = (value for key, value in headers if key.lower() == name)
     value = next(found, None)
     return None if value is None else value.decode("latin-1")

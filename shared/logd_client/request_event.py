@@ -98,11 +98,7 @@ class RequestEvent:
         self.source = source
         self.method = method
         self.path = path
-        self.request_id = (
-            request_id
-            if request_id is not None and _VALID_REQUEST_ID.fullmatch(request_id)
-            else uuid.uuid4().hex
-        )
+        self.request_id = valid_request_id(request_id)
         self.started_s = time.perf_counter()
 
     def start(self, status: int, content_length: str | None) -> None:
@@ -126,6 +122,11 @@ class RequestEvent:
         if not self._logged:
             self._logged = True
             self._log.log(self, self._status or 500, error)
+
+
+def valid_request_id(given: str | None) -> str:
+    """Returns the request id that a header gives, or a new one if that is not valid."""
+    return given if given is not None and _VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def _call(name: str, read: ReadSource, source: Source, props: dict[str, Any]) -> Any:

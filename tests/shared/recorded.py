@@ -71,7 +71,8 @@ class WsgiServer:
 class AsgiServer:
     """Calls an ASGI application as a server does, and notes what it has sent."""
 
-    def __init__(self, app: Any, **options: Any) -> None:
+    def __init__(self, app: Any, leaves: bool = False, **options: Any) -> None:
+        self._leaves = leaves  # the visitor, before the body
         self.client = Recorded()
         self.app = Asgi(app, self.client.as_client, **{"user": who, **options})
 
@@ -80,6 +81,8 @@ class AsgiServer:
         messages: list[Any] = []
 
         async def send(message: Any) -> None:
+            if self._leaves and message["type"] == "http.response.body":
+                raise OSError("the visitor has left")
             self.client.happened.append(message["type"].removeprefix("http.response."))
             messages.append(message)
 

@@ -219,6 +219,26 @@ def test_a_visitor_who_leaves_is_logged_once_and_the_body_is_closed() -> None:
     assert [event[0] for event in server.client.events] == ["page_view"]
 
 
+def test_a_visitor_of_asgi_who_leaves_is_no_failure_of_the_application() -> None:
+    server = AsgiServer(messages(body(b"a", True), body(b"", False)), leaves=True)
+    with pytest.raises(OSError, match="the visitor has left"):
+        server.ask()
+    assert [event[0] for event in server.client.events] == ["page_view"]
+
+
+def test_headers_that_can_be_read_once_are_left_to_the_server() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert list(scope["headers"]) == [(b"x-request-id", b"r-1")]
+        headers = iter([(b"content-length", b"1")])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send(body(b"x", False))
+
+    server = AsgiServer(app)
+    start, _ = server.ask(headers=iter([(b"x-request-id", b"r-1")]))
+    assert list(start["headers"]) == [(b"content-length", b"1")]
+    assert len(server.client.events) == 1
+
+
 def test_a_task_that_is_cancelled_is_a_failed_request() -> None:
     async def waiting(scope: Any, receive: Any, send: Any) -> None:
         raise asyncio.CancelledError
