@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from flask import request
 from flask.globals import request_ctx
 
-# Few characters are allowed, since the header comes from
-# outside and its value is stored in every event of the request.
-_VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+from logd_client.request_event import valid_request_id
+
 _ATTRIBUTE = "_activity_log_record"
 
 
@@ -53,14 +50,10 @@ def current_record(request_id_header: str) -> RequestRecord:
     target = request._get_current_object()  # type: ignore[attr-defined] # a LocalProxy's
     record: RequestRecord | None = getattr(target, _ATTRIBUTE, None)
     if record is None:
-        record = RequestRecord(_request_id(request_id_header), time.perf_counter())
+        request_id = valid_request_id(request.headers.get(request_id_header))
+        record = RequestRecord(request_id, time.perf_counter())
         setattr(target, _ATTRIBUTE, record)
     return record
-
-
-def _request_id(header: str) -> str:
-    given = request.headers.get(header, "")
-    return given if _VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class preserve_session_access:

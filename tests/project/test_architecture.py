@@ -116,6 +116,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "shared/GUIDE.md",
     "shared/README.md",
     "shared/PROTOCOL.md",
     "logd/README.md",
