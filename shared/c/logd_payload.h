@@ -233,9 +233,9 @@ static inline int logd_are_props(const unsigned char *data, size_t n)
 
 static inline int logd_is_type(const char *type)
 {
-    static const char *const own[] = {"events_pruned", "person_erased", "trail_backed_up",
-                                      "trail_export_started", "trail_exported", "trail_rekeyed",
-                                      "trail_restored", "report_read"};
+    static const char *const own[] = {"batches_collapsed", "events_pruned", "person_erased",
+                                      "trail_backed_up", "trail_export_started", "trail_exported",
+                                      "trail_rekeyed", "trail_restored", "report_read"};
     size_t n = strlen(type), word;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(type, own[i]))

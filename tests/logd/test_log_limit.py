@@ -33,7 +33,10 @@ NOT_BY_INPUT = {
         "%s: until it is set, or confirmed by `logd prune --yes`, no event is pruned and no old "
         "backup removed"
     },
-    "run": {"SIGHUP: not reloaded, nothing has changed: %s"},
+    "run": {
+        "SIGHUP: not reloaded, nothing has changed: %s",
+        "the heads of the trail are not signed: %s",
+    },
     "log_format": {"logd ended because of a bug in it"},
 }
 
