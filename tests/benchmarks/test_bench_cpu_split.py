@@ -24,7 +24,7 @@ def test_time_is_charged_to_the_innermost_listed_function() -> None:
 
     assert (
         step(
-            "logd.storage.hash_chain leaf",
+            "logd.storage.merkle root",
             "logd.storage.store _event_rows",
             "logd.storage.store commit",
         )

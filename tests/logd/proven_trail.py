@@ -21,8 +21,8 @@ from logd.storage.hash_chain import read_chained
 from logd.storage.job_table import FORGET, PRUNE
 from logd.storage.tree import leaf_of
 from logd_wire.wire import Event
-from tests.logd import older
 from tests.logd.made_up_trail import DAY_NS, KEY, TYPES, Trail
+from tests.logd.older import older
 from tests.logd.rebuilding import rebuild
 
 EVENTS_PER_BATCH = 4
@@ -112,11 +112,7 @@ def make(directory: Path, batches: int, schema: int, rng: random.Random) -> Scen
     trail = Trail.__new__(Trail)
     trail.rng = rng
     first = list(_events(trail, range(chained * EVENTS_PER_BATCH), batches * EVENTS_PER_BATCH))
-    per_batch, older.EVENTS_PER_BATCH = older.EVENTS_PER_BATCH, EVENTS_PER_BATCH
-    try:
-        older.older(path, KEY, schema, first)
-    finally:
-        older.EVENTS_PER_BATCH = per_batch
+    older(path, KEY, schema, first, EVENTS_PER_BATCH)
     _date(path)
     trail.__init__(directory, rng)  # type: ignore[misc] # it opens, and with that migrates it
     trail.stored = dict(enumerate(first, start=1))
