@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from logd.batch import Batch, Producer
@@ -114,7 +113,7 @@ def _add_events(
     values, leaves = rows.events, rows.leaves
     of = {p: (p.label, rows.ids[p]) for p in batch.producers}
     salts = batch_hash.new_salts(len(batch.events))
-    pack, hashed, bind = batch_hash.pack_fields, sha256, bytearray
+    pack, begin, bind = batch_hash.pack_fields, merkle.LEAF.copy, bytearray
     event_id = first
     for (producer, sequence, event), salt in zip(batch.events, salts, strict=True):
         kind, ts_ns, user, props = event
@@ -122,7 +121,9 @@ def _add_events(
         fields = event_id, label, sequence, ts_ns, kind, user, props
         # This is `merkle.leaf_hash` of `batch_hash.event_data`,
         # inlined since the two calls took as long.
-        leaves.append(hashed(b"\x00" + salt + pack(fields)).digest())
+        leaf = begin()
+        leaf.update(salt + pack(fields))
+        leaves.append(leaf.digest())
         if late and event_id - first in late:
             event_id += 1
             continue
