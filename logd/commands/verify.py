@@ -208,7 +208,7 @@ def _print(done: Verification) -> None:
             )
         if trail.removed:
             click.echo(f"removed: {trail.removed:,} events, each covered by the chain")
-        click.echo(f"chain head: {trail.head}")
+        click.echo(f"head: {trail.head}")
     for line in (*done.notes, *done.anchored.notes):
         click.echo(line)
     plural = "es" * (done.processes > 1)
