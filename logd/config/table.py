@@ -242,8 +242,7 @@ SECTIONS = (
         ),
     ),
     Section(
-        "How often the log reports the head of the hash chain, for `logd verify --anchor`; 0: "
-        "never.",
+        "How often the log reports the head of the trail, for `logd verify --anchor`; 0: never.",
         (
             Setting("anchor_interval_s", 60, values.whole(0, 86_400)),
             Setting(
