@@ -103,7 +103,7 @@ def main() -> None:
     """An encrypted activity log that loses nothing.
 
     A site writes each event to an outbox in memory and continues; `logd run`, the daemon, stores
-    the events in an encrypted database, confirms them, and maintains a hash chain over them. The
+    the events in an encrypted database, confirms them, and keeps a tree of hashes over them. The
     stored events are called the trail. Every other command reads or maintains one such instance,
     given by its logd.toml: use --config, or the environment variable LOGD_CONFIG.
 

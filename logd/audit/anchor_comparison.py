@@ -1,6 +1,6 @@
 """Compares a trail with anchors: mismatches, declared restores, and the batches that are proven.
 
-A restore that the chain declares accounts for the batches that it took away. A new trail that was
+A restore that the trail declares accounts for the batches that it took away. A new trail that was
 begun knowingly accounts for the anchors of the former trail, whose id the administrator names in
 logd.toml (former_trails): whoever has the database's key cannot write there.
 """
@@ -28,7 +28,7 @@ TRAILS_MAX = 8
 
 @dataclass(frozen=True)
 class Restore:
-    """A restore that the chain declares in batch `batch`.
+    """A restore that the trail declares in batch `batch`.
 
     The restored trail continues after batch `to`; the replaced database ended with batch `upto`
     (None: that database could not be read). `trail_id` is that of the replaced database, if it was
@@ -107,7 +107,7 @@ class _Mismatches:
         for bad, what in (
             (self.beyond, f"is missing, the trail ends with batch {end}: its end was cut"
                           " off, or an older copy was put in the database's place"),
-            (self.other, "has another hash: the chain was rebuilt, or another database was put in "
+            (self.other, "has another hash: the tree was rebuilt, or another database was put in "
                          "this one's place"),
             (self.gone, "was removed"),
         ):  # fmt: skip
@@ -209,8 +209,8 @@ class _Comparer:
             if number > self._matches_up_to:
                 self._matches_up_to, found.last = number, anchor
             return
-        # Once an anchor matches the restored chain, no anchor logged after it can
-        # be of the replaced chain. The order of logging counts, since clocks jump.
+        # Once an anchor matches the restored trail, no anchor logged after it can
+        # be of the replaced one. The order of logging counts, since clocks jump.
         restore = next(
             (
                 r

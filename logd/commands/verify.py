@@ -118,7 +118,7 @@ def verify(
 
     Run it from time to time, after a restore, and whenever someone may have tampered with the
     database. It reads every event, also while the daemon runs. There are three answers: the trail
-    is whole (0), with the head of the hash chain; it is not whole (1), with what is wrong and in
+    is whole (0), with its head; it is not whole (1), with what is wrong and in
     which batch; or, with anchors, it is whole in itself but not proven (75), since the anchors that
     would prove it were not found. It needs little memory whatever the size of the trail, and room
     for a file (encrypted) in /var/tmp or TMPDIR.
@@ -131,8 +131,8 @@ def verify(
     With BACKUP it verifies that file instead, reads it only, and puts nothing beside it.
 
     This alone detects changes by anyone who does not have the database key. With the key, one can
-    cut off the newest events and compute a new chain, or put an older copy in place. Therefore the
-    daemon writes an anchor, the head of the chain and the id of the trail, to the log once a minute
+    cut off the newest events and compute all hashes anew, or put an older copy in place. Therefore
+    the daemon writes an anchor, the head and the id of the trail, signed, to the log once a minute
     (anchor_interval_s), and twice a day while nothing is stored: keep the log where that person
     cannot change it. --anchor reads the anchors from the journal, only those that the journal
     itself attributes to the unit, and prints the first batch that does not match. A restore that is

@@ -113,7 +113,7 @@ def test_one_byte_is_found(stored: Instance, look: Callable[[int], str]) -> None
     assert f"batch {batch_id(stored, 90)} (" in look(1)
 
 
-def test_one_changed_byte_is_found_after_the_chain_was_rebuilt(
+def test_one_changed_byte_is_found_after_the_tree_was_rebuilt(
     stored: Instance, look: Callable[[int], str]
 ) -> None:
     def work(connection: Connection) -> None:
@@ -123,7 +123,7 @@ def test_one_changed_byte_is_found_after_the_chain_was_rebuilt(
     change(stored, work)
     assert "whole" in stored.cli("verify"), "by itself it is"
     said = look(1)
-    assert f"batch {batch_id(stored)} (" in said and "the chain was rebuilt" in said
+    assert f"batch {batch_id(stored)} (" in said and "the tree was rebuilt" in said
     assert f"matches the anchors up to batch {first_of_day_3(stored) - 1}" in said
 
 

@@ -64,7 +64,7 @@ def test_an_unchanged_trail_matches_the_anchors_in_the_journal(stopped: Box) -> 
     ("work", "by_itself", "found"),
     [
         (BYTE, 1, "an event was changed"),
-        (f"{BYTE}\nrebuild(connection)", 0, "the chain was rebuilt"),
+        (f"{BYTE}\nrebuild(connection)", 0, "the tree was rebuilt"),
         (REMOVED, 1, "removed or added"),
         ("cut_off(connection, last)", 1, "its end was cut off"),
         ("cut_and_rebuild(connection, last)", 0, "its end was cut off"),
