@@ -18,7 +18,7 @@ from logd.audit.verify_removals import check_removals, check_removed_in_batches
 from logd.audit.verify_rows import Verdict
 from logd.storage.database import Connection
 from logd.storage.rollups import DAY_NS
-from logd.storage.time_blocks import BLOCK_BITS
+from logd.storage.time_blocks import BLOCK_BITS, IN_ANY_BLOCK
 from logd_wire.schema import INT64_MAX, SUBJECTS
 
 # The most days that are compared of those that the new events touch: the latest ones.
@@ -244,7 +244,10 @@ class PartVerifier(Checks):
         """Compares the counts of the types that this part includes, and the sum over all types."""
         query, turn = self._connection.execute, f"id % {self._proven.parts} = {self._proven.part}"
         counted = {
-            type_id: query("SELECT count(*) FROM event WHERE type = ?", (type_id,)).fetchone()[0]
+            type_id: query(
+                f"SELECT count(*) FROM event e WHERE {IN_ANY_BLOCK} AND e.type = ?",  # noqa: S608 - no data in it
+                (type_id,),
+            ).fetchone()[0]
             for (type_id,) in query(f"SELECT id FROM event_type WHERE {turn}").fetchall()  # noqa: S608 - numbers only
         }
         self._kept.check_types({i: n for i, n in counted.items() if n}, turn)
