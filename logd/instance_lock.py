@@ -176,7 +176,8 @@ class InstanceLock:
     def publish_files(self, files: list[dict[str, Any]]) -> None:
         """Publishes the files that this daemon depends on (`logd.self_repair.runtime_files`)."""
         data = _encode({"files": files}, FILES_BYTES)
-        if len(data) <= FILES_BYTES:  # longer paths do not fit into the page, and are not published
+        # A list with very long paths exceeds its part of the lock file, and is not published.
+        if len(data) <= FILES_BYTES:
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, data, _FILES_OFFSET)
 

@@ -25,7 +25,7 @@ _ADD = (
 
 @dataclass
 class Disorder:
-    """The number of events that do not follow their producer's previous one, and the producers."""
+    """How many events are out of order, and which producers may have a sequence stored twice."""
 
     events: int = 0
     suspects: set[int] = field(default_factory=set)

@@ -143,7 +143,7 @@ class OutboxPoller(Generic[AnOutbox]):
         state, batch = self.state, self.state.batch
         header = outbox.refresh()
         if outbox.confirmed < producer.stored == producer.taken:
-            # The confirmation failed after the commit, for a shortage.
+            # The confirmation after the commit failed for lack of memory or descriptors: repeat it.
             self.lifecycle.confirm(producer)
             if producer not in self.outboxes:
                 return

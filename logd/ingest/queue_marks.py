@@ -40,7 +40,7 @@ class QueueMarks:
             mark.unread = 0 if emptied else mark.unread - taken
 
     def record_commit(self, *, batch_empty: bool) -> None:
-        """Marks as committed what was taken, once the batch has nothing of it left."""
+        """After a commit: if the batch is empty, marks without unread datagrams are committed."""
         for mark in self._marks:
             mark.committed = mark.unread <= 0 and batch_empty
         self._marks = [mark for mark in self._marks if not mark.committed]

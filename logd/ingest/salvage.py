@@ -23,7 +23,8 @@ def begin_salvage(producer: Producer, outbox: Outbox, reason: str) -> None:
         outbox.header = replace(outbox.header, written=_last_written(producer, outbox))
         # An error is ignored, since the producer also notices the removal.
         with contextlib.suppress(OSError):
-            outbox.resume_wakeups()  # the producer sees GIVEN_UP only when it sends
+            # While it need not wake the daemon, the producer does not read GIVEN_UP at each event.
+            outbox.resume_wakeups()
             outbox.give_up()
 
 

@@ -67,7 +67,7 @@ def _next_tile(connection: Connection, after: int) -> int | None:
 
 
 def _find(connection: Connection, tile: int) -> tuple[_Tile, int]:
-    """Returns the tile's batches whose rows can be removed, and the first event after it."""
+    """Returns which of a tile's 256 batches can lose their rows, and the first event after them."""
     found = _Tile(tile)
     rows = connection.execute(
         "SELECT id, first_event, first_event + events, EXISTS"

@@ -317,7 +317,7 @@ def _less(keys: PersonKeys, props: bytes, is_person: Callable[[Value], bool]) ->
     try:
         return keys.redact(props, is_person)
     except Malformed:
-        return None  # invalid properties, which `verify` reports
+        return None  # Invalid properties are left as they are: `verify` reports them.
 
 
 def _quarantine(

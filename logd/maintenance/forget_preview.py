@@ -27,7 +27,7 @@ def preview(connection: Connection, person: Person, keys: PersonKeys) -> dict[st
         try:
             redacted += not theirs and keys.mentions(props, is_named)
         except Malformed:
-            continue  # invalid properties, which `verify` reports
+            continue  # In invalid properties no mention is counted: `verify` reports them.
     of, uids = "1", person.uids or ()
     if person.uids is not None:
         of = f"uid IN ({question_marks(person.uids)})"

@@ -93,7 +93,7 @@ def counted_by_subject(
 def quoted(
     _connection: Connection, _params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:
-    """Finds that quoted bytes of refused input may be anyone's, since their user is unknown."""
+    """Returns that the answer may be about anyone if it quotes refused input, else about nobody."""
     return Concerned(everyone=any(row["excerpt"] or ":" in row["reason"] for row in answer.rows))
 
 

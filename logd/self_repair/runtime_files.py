@@ -25,8 +25,8 @@ PROBLEM_CHARS_MAX = 160
 # Values of `Item.compare`: what must be as it was when the daemon set the file up.
 PRESENT = "present"  # a file of this kind exists; it may be replaced (logd.toml, the key)
 SAME = "same"  # it is the same inode too: the daemon has it open, and clients find it by name
-OWNED = "owned"  # its owner and mode are the same too
-UNCHANGED = "unchanged"  # its content is the same too
+OWNED = "owned"  # the file's inode, owner and mode are the same
+UNCHANGED = "unchanged"  # the file's inode, owner, mode and content are the same
 
 PUT_BACK = "logd puts it back within a second; where it cannot, its log says why"
 _KINDS = {"link": "a symbolic link", "other": "something else"}

@@ -37,7 +37,7 @@ class Lifeline(Protocol):
         """Creates a lifeline, and returns the report process's end."""
 
     def close(self) -> None:
-        """Closes the daemon's end of the lifeline, which ends the report process."""
+        """Closes the daemon's end of the report process's input, which makes that process end."""
 
 
 class ReportProcess:

@@ -177,7 +177,7 @@ class RequestServer:
             pass
 
     def run_once(self, timeout_s: float | None) -> bool:
-        """Waits for events and handles all of them; returns False after the lifeline's end."""
+        """Waits for events and handles them; returns False when the daemon has ended the server."""
         connected = False
         for fd, events in self._poll.poll(self._poll_ms(timeout_s)):
             if fd == self._lifeline_fd:

@@ -72,7 +72,7 @@ def is_person(user: str) -> IsPerson:
 class _Place(Enum):
     NONE = 0
     ONE = 1  # a value below a singular key, or in a list below any person key
-    MANY = 2  # a value below a plural key
+    MANY = 2  # a value below a plural key, such as `users`: a text is a person, a number a count
     GROUP = 3  # a value in a list of a map below a plural key
 
 

@@ -172,7 +172,7 @@ def update(
 
 
 def subject_rows(rollups: Rollups, types: Mapping[str, int]) -> list[tuple[Any, ...]]:
-    """Returns the rows of `rollup_subject` for the sums."""
+    """Returns the totals by subject that `rollups` holds, as rows of the table `rollup_subject`."""
     return [
         (types[kind], subject, user, row.events, row.first_ts_ns, row.last_ts_ns)
         + (row.last_value, row.best_value, row.last_attempt)

@@ -34,7 +34,7 @@ except ImportError:  # without Flask-Login, an application identifies its users 
 
 
 VIEW_ARG_CHARS_MAX = 256
-METHOD_CHARS_MAX = 32  # long methods are cut, since a browser may send any word
+METHOD_CHARS_MAX = 32  # An HTTP method is cut to this length: a browser may send any word.
 
 
 class PageViews:

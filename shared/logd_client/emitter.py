@@ -116,7 +116,7 @@ class Emitter:
                         return sequence
                 refused, detail = session.why_not_accepted()
             except Forked:
-                continue  # if a signal handler has forked, the child starts the call again
+                continue  # A signal handler forked, and this is the child: it repeats the emit.
             except Exception as error:  # noqa: BLE001 - a request never sees an error of ours
                 if not mark[0]:
                     continue

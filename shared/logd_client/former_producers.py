@@ -95,7 +95,8 @@ class FormerProducers:
         # a signal handler that raises in between counts nothing twice.
         self._state: tuple[_Closed, tuple[Former, ...]] = (_Closed(), ())
         self._check_due_s = 0.0
-        # `any`: there are former producers; `urgent`: some are not outgrown. Each emit reads both.
+        # `any`: there are former producers; `urgent`: some were replaced for another reason than
+        # a larger ring. Each emit reads both.
         self.any = self.urgent = False
 
     def __iter__(self) -> Iterator[Former]:

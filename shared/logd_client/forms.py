@@ -175,7 +175,8 @@ def _numpy_scalar(work: Conversion, value: Any, depth_left: int) -> Any:
         value = numpy.timedelta64(value, "us")
     work.expect(numpy.generic.nbytes.__get__(value))  # a structured value may have any size
     item = numpy.generic.item(value)
-    if issubclass(type(item), numpy.generic):  # a long double's item is another long double
+    # For a long double, `item` returns another long double, not a Python number.
+    if issubclass(type(item), numpy.generic):
         return work.mark(kind)
     return work.value(item, depth_left)
 

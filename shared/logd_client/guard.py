@@ -44,7 +44,7 @@ class GuardedPart(Protocol):
 
 
 class GuardedProducers(GuardedPart, Protocol):
-    """The part under the guard that has a process's producers, with descriptors and mappings."""
+    """A client's producers, which hold descriptors and mappings; changed only inside the guard."""
 
     def release_inherited(self) -> None:
         """Closes descriptors and mappings that this process inherited from its parent."""

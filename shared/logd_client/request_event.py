@@ -67,7 +67,8 @@ class RequestLog:
         }
         user = _call("user", self._user, event.source, props)
         route = event.path
-        if self._route is not None:  # not the path in its place: that may hold a secret
+        # The path is logged only if no `route` function is given, since a path may hold a secret.
+        if self._route is not None:
             route = _call("route", self._route, event.source, props)
         if isinstance(route, str) and len(route) > ROUTE_CHARS_MAX:
             route = route[: ROUTE_CHARS_MAX - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -29,7 +29,7 @@ _prctl = ctypes.CDLL(None).prctl
 
 @dataclass(frozen=True)
 class Line:
-    """A child wrote a line."""
+    """The event that a child process wrote the line `text`."""
 
     child: Child
     text: str
