@@ -177,8 +177,12 @@ def _block(pieces: Sequence[Piece], first: int, end: int) -> bytes:
 
 
 def _keep_as_numbers(connection: Connection, first: int, end: int) -> None:
-    """Deletes the records of these events' removal, and adds their number to the removal's row."""
-    events, redactions = Counter[int](), Counter[int]()
+    """Deletes the records of these events' removal, and adds their number to the removal's row.
+
+    Records of redactions stay: without one of them the hash over the others could not be verified,
+    and an event could be changed under the name of a redaction that was recorded.
+    """
+    events = Counter[int]()
     for run_first, run_last, removal in connection.execute(
         "SELECT first, last, removal FROM removed WHERE first < ? AND last >= ? AND first >="
         " (SELECT max(first) FROM removed WHERE first <= ?)",
@@ -191,15 +195,7 @@ def _keep_as_numbers(connection: Connection, first: int, end: int) -> None:
                     "INSERT INTO removed VALUES (?, ?, ?)", (kept_first, kept_last, removal)
                 )
         events[removal] += min(end, run_last + 1) - max(first, run_first)
-    redactions.update(
-        removal
-        for (removal,) in connection.execute(
-            "SELECT removal FROM redacted WHERE event >= ? AND event < ?", (first, end)
-        )
-    )
-    connection.execute("DELETE FROM redacted WHERE event >= ? AND event < ?", (first, end))
     connection.executemany(
-        "UPDATE removal SET collapsed_events = collapsed_events + ?,"
-        " collapsed_redactions = collapsed_redactions + ? WHERE id = ?",
-        [(events[id_], redactions[id_], id_) for id_ in events.keys() | redactions.keys()],
+        "UPDATE removal SET collapsed_events = collapsed_events + ? WHERE id = ?",
+        [(number, removal) for removal, number in events.items()],
     )
