@@ -232,6 +232,14 @@ def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -
     last, rows, present = connection.execute(
         "SELECT coalesce(max(id), 0), count(*), coalesce(sum(events), 0) FROM batch WHERE id > 0"
     ).fetchone()
+    (removed,) = connection.execute(
+        "SELECT coalesce(sum(collapsed_events), 0) FROM removal"
+        " WHERE typeof(collapsed_events) = 'integer'"
+    ).fetchone()
+    if removed != events:
+        verdict.add_finding(
+            f"{events} events are of batches that were collapsed, removals record that of {removed}"
+        )
     missing = last - rows, next_event - 1 - present
     if missing != (batches, events):
         verdict.add_finding(

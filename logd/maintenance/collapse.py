@@ -36,10 +36,12 @@ def collapse(store: Store, clock_ns: Callable[[], int]) -> Iterator[None]:
 
     Only complete tiles are collapsed, so that the newest batches stay. Raises as `Store.commit`.
     """
-    connection, after = store.connection, 0
+    connection, after, done = store.connection, 0, -1
     end = store.head.batch >> TILE_LEVEL  # the tile that still grows is left out
     waiting: list[_Tile] = []
-    while (tile := _next_tile(connection, after)) is not None and tile < end:
+    # A record that was changed may name an event of a tile that is done: the work still ends.
+    while (tile := _next_tile(connection, after)) is not None and done < tile < end:
+        done = tile
         found, after = _find(connection, tile)
         if found.batches:
             waiting.append(found)

@@ -280,6 +280,24 @@ def test_a_partly_collapsed_removal_does_not_cover_another_event(
     assert verify(connection).findings != []
 
 
+def test_a_removed_event_among_collapsed_ones_is_reported_and_ends_a_prune(trail: Trail) -> None:
+    fill(trail, 900)
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    connection = trail.store.connection
+    (removal,) = connection.execute(
+        "SELECT max(id) FROM removal WHERE collapsed_events > 1"
+    ).fetchone()
+    (event,) = connection.execute("SELECT first_event + 1 FROM batch WHERE id = 751").fetchone()
+    connection.execute("INSERT INTO removed VALUES (?, ?, ?)", (event, event, removal))
+    connection.execute(
+        "UPDATE removal SET collapsed_events = collapsed_events - 1 WHERE id = ?", (removal,)
+    )
+    findings = trail.findings()
+    assert any("removals record that of" in finding for finding in findings), findings
+    for steps, _ in enumerate(collapse.collapse(trail.store, lambda: 45 * DAY_NS)):
+        assert steps < 20, "a tile is looked at once"
+
+
 def test_a_redaction_stays_verified_when_a_redacted_event_is_collapsed(trail: Trail) -> None:
     """The place of a collapsed redaction cannot be given to another event."""
     fill(trail, 300)
