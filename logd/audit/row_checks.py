@@ -150,7 +150,6 @@ REMOVAL: Mapping[str, Check] = {
     "events": whole(0),
     "hash": _HASH,
     "collapsed_events": whole(0),
-    "collapsed_redactions": whole(0),
 }
 COLLAPSE: Mapping[str, Check] = {
     "id": _ID,

@@ -128,7 +128,7 @@ def check_removals(connection: Connection, verdict: Verdict, after: int, upto: i
     """
     if schema_version(connection) < 3:
         return
-    collapsed = "collapsed_events, collapsed_redactions" if has_tree(connection) else "0, 0"
+    collapsed = "collapsed_events" if has_tree(connection) else "0"
     while True:
         rows = connection.execute(
             f"SELECT id, event, kind, events, hash, {collapsed} FROM removal"  # noqa: S608 - names only
@@ -169,23 +169,24 @@ def _check_removals(
         if row_checks.problem(row, row_checks.REDACTED) is None:
             hashed_in(row[1]).add_redaction(row[0], row[2])
     for row in rows:
-        removal, event_id, kind, events, stored, gone, redacted = row
+        removal, event_id, kind, events, stored, gone = row
         hashed = hashes[removal]
         if not check_row(row, row_checks.REMOVAL, f"removal {removal}", verdict):
             continue
         verdict.removed += hashed.events + gone
-        # Once a part of a removal is kept only as numbers,
+        # Once runs of a removal are kept only as a number,
         # its hash cannot be computed, and the numbers are compared.
-        known = not gone and not redacted
-        if hashed.events + gone != events or (known and hashed.hash(removal, kind) != stored):
+        changed = not gone and hashed.hash(removal, kind) != stored
+        if hashed.events + gone != events or changed:
             verdict.add_finding(f"removal {removal}: what it took out was changed")
         elif not _is_recorded(
             connection,
             event_id,
             {
                 "removal": removal,
+                "events": events,
                 "hash": stored.hex(),
-                "redacted": hashed.redactions + redacted,
+                "redacted": hashed.redactions,
             },
         ):
             verdict.add_finding(f"removal {removal}: event {event_id} does not record it")
@@ -231,6 +232,14 @@ def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -
     last, rows, present = connection.execute(
         "SELECT coalesce(max(id), 0), count(*), coalesce(sum(events), 0) FROM batch WHERE id > 0"
     ).fetchone()
+    (removed,) = connection.execute(
+        "SELECT coalesce(sum(collapsed_events), 0) FROM removal"
+        " WHERE typeof(collapsed_events) = 'integer'"
+    ).fetchone()
+    if removed != events:
+        verdict.add_finding(
+            f"{events} events are of batches that were collapsed, removals record that of {removed}"
+        )
     missing = last - rows, next_event - 1 - present
     if missing != (batches, events):
         verdict.add_finding(

@@ -36,10 +36,12 @@ def collapse(store: Store, clock_ns: Callable[[], int]) -> Iterator[None]:
 
     Only complete tiles are collapsed, so that the newest batches stay. Raises as `Store.commit`.
     """
-    connection, after = store.connection, 0
+    connection, after, done = store.connection, 0, -1
     end = store.head.batch >> TILE_LEVEL  # the tile that still grows is left out
     waiting: list[_Tile] = []
-    while (tile := _next_tile(connection, after)) is not None and tile < end:
+    # A record that was changed may name an event of a tile that is done: the work still ends.
+    while (tile := _next_tile(connection, after)) is not None and done < tile < end:
+        done = tile
         found, after = _find(connection, tile)
         if found.batches:
             waiting.append(found)
@@ -177,8 +179,12 @@ def _block(pieces: Sequence[Piece], first: int, end: int) -> bytes:
 
 
 def _keep_as_numbers(connection: Connection, first: int, end: int) -> None:
-    """Deletes the records of these events' removal, and adds their number to the removal's row."""
-    events, redactions = Counter[int](), Counter[int]()
+    """Deletes the records of these events' removal, and adds their number to the removal's row.
+
+    Records of redactions stay: without one of them the hash over the others could not be verified,
+    and an event could be changed under the name of a redaction that was recorded.
+    """
+    events = Counter[int]()
     for run_first, run_last, removal in connection.execute(
         "SELECT first, last, removal FROM removed WHERE first < ? AND last >= ? AND first >="
         " (SELECT max(first) FROM removed WHERE first <= ?)",
@@ -191,15 +197,7 @@ def _keep_as_numbers(connection: Connection, first: int, end: int) -> None:
                     "INSERT INTO removed VALUES (?, ?, ?)", (kept_first, kept_last, removal)
                 )
         events[removal] += min(end, run_last + 1) - max(first, run_first)
-    redactions.update(
-        removal
-        for (removal,) in connection.execute(
-            "SELECT removal FROM redacted WHERE event >= ? AND event < ?", (first, end)
-        )
-    )
-    connection.execute("DELETE FROM redacted WHERE event >= ? AND event < ?", (first, end))
     connection.executemany(
-        "UPDATE removal SET collapsed_events = collapsed_events + ?,"
-        " collapsed_redactions = collapsed_redactions + ? WHERE id = ?",
-        [(events[id_], redactions[id_], id_) for id_ in events.keys() | redactions.keys()],
+        "UPDATE removal SET collapsed_events = collapsed_events + ? WHERE id = ?",
+        [(number, removal) for removal, number in events.items()],
     )

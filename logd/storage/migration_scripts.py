@@ -320,7 +320,6 @@ MIGRATIONS: list[tuple[str, str]] = [
         );
         -- What of a removal is known by numbers only, since its batches' rows are gone.
         ALTER TABLE removal ADD COLUMN collapsed_events INTEGER NOT NULL DEFAULT 0;
-        ALTER TABLE removal ADD COLUMN collapsed_redactions INTEGER NOT NULL DEFAULT 0;
         -- A leaf of a level above 0 is a block of removed events, from that event on.
         ALTER TABLE leaf ADD COLUMN level INTEGER NOT NULL DEFAULT 0;
         """,

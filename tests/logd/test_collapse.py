@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from logd.audit.verify import verify
 from logd.audit.verify_rows import Verdict
 from logd.batch import LOST_NOT_RECEIVED, Batch
-from logd.maintenance import collapse
+from logd.maintenance import collapse, event_removal
 from logd.reports.follow import common_events
-from logd.storage import merkle
+from logd.storage import merkle, removal_log
 from logd.storage.database import connect
 from logd.storage.job_table import FORGET, PRUNE
 from logd.storage.tree import NotKept, Tree, leaf_of
@@ -151,7 +152,11 @@ def test_whatever_is_removed_in_whatever_order_the_trail_stays_whole(trail: Trai
         ("UPDATE collapse SET batches = batches + 1", "does not record it"),
         ("UPDATE collapse SET events = events - 1", "does not record it"),
         ("UPDATE removal SET collapsed_events = collapsed_events + 1", "what it took out"),
-        ("UPDATE removal SET collapsed_redactions = 1", "does not record it"),
+        (
+            "UPDATE removal SET collapsed_events = collapsed_events + 1, events = events + 1"
+            " WHERE collapsed_events",
+            "does not record it",
+        ),
         ("INSERT INTO node VALUES (3, 70, zeroblob(32))", "do not belong to the tree"),
         ("INSERT INTO node VALUES (9, 0, zeroblob(32))", "do not belong to the tree"),
         ("INSERT INTO node VALUES (16, 0, zeroblob(32))", "1 nodes of level 16, 0 should be"),
@@ -232,3 +237,90 @@ def test_a_verdict_says_how_many_events_were_removed_after_a_collapse(trail: Tra
         verdict: Verdict = Verifier(trail.store.connection, lambda _events: None).run()
     assert verdict.findings == []
     assert verdict.removed == trail.counters()["pruned"] > 0
+
+
+@pytest.mark.parametrize("hidden_by", ["more events", "fewer collapsed", "a redaction"])
+def test_a_partly_collapsed_removal_does_not_cover_another_event(
+    trail: Trail, hidden_by: str
+) -> None:
+    """Whoever has the key can keep the event's hash, so that no root and no anchor changes."""
+    fill(trail, 300)
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    fill(trail, 5)
+    connection = trail.store.connection
+    (removal,) = connection.execute(
+        "SELECT max(id) FROM removal WHERE collapsed_events > 1"
+    ).fetchone()
+    (event,) = connection.execute(
+        "SELECT max(first_event) FROM batch WHERE events > 1 AND id > 302"
+    ).fetchone()
+    names = event_removal._Names(connection)
+    rows_ = event_removal._rows(connection, [event])
+    removal_log.keep_leaves(connection, {event: names.leaf(rows_[0])})
+    assert trail.findings() != []
+    if hidden_by == "a redaction":
+        changed = (*rows_[0][:6], b"\x80", rows_[0][7])
+        connection.execute("UPDATE event SET props = x'80' WHERE id = ?", (event,))
+        connection.execute(
+            "INSERT INTO redacted VALUES (?, ?, ?)", (event, removal, names.leaf(changed))
+        )
+    else:
+        event_removal._subtract_rollups(connection, rows_)
+        connection.execute("DELETE FROM event WHERE id = ?", (event,))
+        event_removal._narrow_blocks(connection, rows_)
+        connection.execute("INSERT INTO removed VALUES (?, ?, ?)", (event, event, removal))
+    if hidden_by == "more events":
+        connection.execute("UPDATE removal SET events = events + 1 WHERE id = ?", (removal,))
+        connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'pruned'")
+    elif hidden_by == "fewer collapsed":
+        connection.execute(
+            "UPDATE removal SET collapsed_events = collapsed_events - 1 WHERE id = ?", (removal,)
+        )
+        connection.execute("UPDATE counter SET value = value - 1 WHERE name = 'stored'")
+    assert verify(connection).findings != []
+
+
+def test_a_removed_event_among_collapsed_ones_is_reported_and_ends_a_prune(trail: Trail) -> None:
+    fill(trail, 900)
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    connection = trail.store.connection
+    (removal,) = connection.execute(
+        "SELECT max(id) FROM removal WHERE collapsed_events > 1"
+    ).fetchone()
+    (event,) = connection.execute("SELECT first_event + 1 FROM batch WHERE id = 751").fetchone()
+    connection.execute("INSERT INTO removed VALUES (?, ?, ?)", (event, event, removal))
+    connection.execute(
+        "UPDATE removal SET collapsed_events = collapsed_events - 1 WHERE id = ?", (removal,)
+    )
+    findings = trail.findings()
+    assert any("removals record that of" in finding for finding in findings), findings
+    for steps, _ in enumerate(collapse.collapse(trail.store, lambda: 45 * DAY_NS)):
+        assert steps < 20, "a tile is looked at once"
+
+
+def test_a_redaction_stays_verified_when_a_redacted_event_is_collapsed(trail: Trail) -> None:
+    """The place of a collapsed redaction cannot be given to another event."""
+    fill(trail, 300)
+    connection = trail.store.connection
+    redacted = [
+        row[0] for row in connection.execute("SELECT id FROM event ORDER BY id LIMIT 5").fetchall()
+    ]
+    steps = event_removal.Steps(trail.store, lambda: 45 * DAY_NS)
+    steps.redact(dict.fromkeys(redacted, b"\x80"), lambda _connection: None)
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    fill(trail, 5)
+    assert trail.findings() == []
+    assert rows(trail, "collapse") > 0
+    (removal,) = connection.execute("SELECT id FROM removal WHERE kind = 'erased'").fetchone()
+    (event,) = connection.execute(
+        "SELECT max(first_event) FROM batch WHERE events > 1 AND id > 302"
+    ).fetchone()
+    names = event_removal._Names(connection)
+    row = event_removal._rows(connection, [event])[0]
+    removal_log.keep_leaves(connection, {event: names.leaf(row)})
+    connection.execute("UPDATE event SET props = x'80' WHERE id = ?", (event,))
+    leaf = names.leaf((*row[:6], b"\x80", row[7]))
+    connection.execute("DELETE FROM redacted WHERE event = ?", (redacted[0],))
+    connection.execute("INSERT INTO redacted VALUES (?, ?, ?)", (event, removal, leaf))
+    findings = verify(connection).findings
+    assert any("what it took out was changed" in finding for finding in findings), findings

@@ -303,12 +303,7 @@ TAMPERINGS = [
             "events = events + 1",
         )
     ),
-    ("UPDATE removal SET collapsed_redactions = 1 WHERE id = 2", "does not record it"),
-    (
-        "UPDATE removal SET collapsed_redactions = 1, hash = zeroblob(32) WHERE id = 1",
-        "removal 1: event 397 does not record it",
-    ),
-    ("UPDATE removal SET collapsed_redactions = -1 WHERE id = 2", "removal 2 was changed"),
+    ("UPDATE removal SET collapsed_events = -1 WHERE id = 2", "removal 2 was changed"),
     ("UPDATE removal SET collapsed_events = 'x' WHERE id = 2", "removal 2 was changed"),
     ("UPDATE removal SET collapsed_events = 0.5 WHERE id = 1", "removal 1 was changed"),
     (
