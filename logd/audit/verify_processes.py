@@ -49,7 +49,7 @@ class HelperResult:
 
 
 def process_count(wanted: int | None, events: int) -> int:
-    """Returns the number of processes for so many events: at most `wanted`, or one per core."""
+    """Returns how many processes to use for `events`: at most `wanted`, or one per core."""
     cores = wanted or len(os.sched_getaffinity(0))
     return max(1, min(cores, PROCESSES_MAX, events // EVENTS_PER_PROCESS_MIN))
 
@@ -217,7 +217,7 @@ def _help(pipe: Pipe, path: Path, key: bytes, immutable: bool, file: Path, file_
     try:
         answer = _follow(pipe, path, key, immutable, file, file_key)
     except (EOFError, OSError):
-        return  # the parent has ended, so that nobody waits for an answer
+        return  # the parent process has ended, so no answer is sent
     except LogdError as error:
         answer = error if isinstance(error, DatabaseCorrupt) else NotChecked(str(error))
     except DatabaseError as error:

@@ -33,7 +33,7 @@ _SIZE = re.compile(r"[0-9]{1,18}", re.ASCII)
 @click.command(
     cls=Command,
     examples=[
-        ("logd prove 4711 -o 4711.proof", "prove event 4711 to somebody else"),
+        ("logd prove 4711 -o 4711.proof", "write a proof of event 4711 to a file"),
         ("logd prove 4711 --checkpoint seen.head", "by a head that witnesses have seen"),
         (
             "logd prove --check 4711.proof --public-key logd/9f1c00112233aabb+8a7f...",
@@ -82,8 +82,8 @@ def prove(
 ) -> None:
     """Prove to others that an event is in the trail, or that the trail only grew.
 
-    Use it when somebody who cannot read the database has to be shown one event, and nothing of the
-    others: a student, an auditor, a court. The proof is one text. It has the event, the hashes that
+    Use it to show one event, and no other, to a person without access to the database: a student,
+    an auditor, a court. The proof is one text. It has the event, the hashes that
     lead from it to the head of the trail, and the head as a signed checkpoint. Whoever has the
     public key of the trail (`logd checkpoint --public-key`) checks it with --check, without the
     database, or with other programs: the forms are those of c2sp.org and RFC 9162.

@@ -131,8 +131,8 @@ def verify(
     With BACKUP it verifies that file instead, reads it only, and puts nothing beside it.
 
     This alone detects changes by anyone who does not have the database key. With the key, one can
-    cut off the newest events and compute all hashes anew, or put an older copy in place. Therefore
-    the daemon writes an anchor, the head and the id of the trail, signed, to the log once a minute
+    remove the newest events and recompute all hashes, or restore an older copy of the file. So the
+    daemon writes an anchor, the head and the id of the trail, signed, to the log once a minute
     (anchor_interval_s), and twice a day while nothing is stored: keep the log where that person
     cannot change it. --anchor reads the anchors from the journal, only those that the journal
     itself attributes to the unit, and prints the first batch that does not match. A restore that is

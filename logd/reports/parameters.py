@@ -91,7 +91,7 @@ def key_after(parameters: Parameters) -> list[str] | None:
 
 
 def keys_after(parameters: Parameters, number: int) -> list[str] | None:
-    """Takes the list `after` of so many texts, which is the key that the last page ended with."""
+    """Returns the parameter `after`: `number` texts, the key of the previous page's last row."""
     found = parameters.maybe_texts("after")
     if found is not None and len(found) != number:
         raise BadParameter(f"after: expected the {number} texts of `next` of the page before")

@@ -93,7 +93,7 @@ def counted_by_subject(
 def quoted(
     _connection: Connection, _params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:
-    """Returns that the answer may be about anyone if it quotes refused input, else about nobody."""
+    """Returns whom a quarantine report concerns: anyone if it quotes refused input, or nobody."""
     return Concerned(everyone=any(row["excerpt"] or ":" in row["reason"] for row in answer.rows))
 
 

@@ -150,7 +150,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
         for path in (config.socket, config.query_socket):
             path.unlink(missing_ok=True)
     if loop.stalled is not None:
-        raise loop.stalled  # what has arrived is not stored, and waits for the next start
+        raise loop.stalled  # events that have arrived are stored at the next start
     _log.info("stopped")
 
 

@@ -1,7 +1,7 @@
 """The last runs of maintenance commands, in a small file beside the database.
 
-`logd status` and the metrics show them, so that a failed run is noticed even if nobody reads its
-log line.
+`logd status` and the metrics show them, so that an administrator sees a failed run without reading
+the log.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ def root(hashes: Sequence[bytes]) -> bytes:
     level, begin = hashes, _NODE.copy
     while len(level) > 1:
         pairs = iter(level)
-        # This is `node_hash` inlined, since it runs once for each event. `update` returns None.
+        # This is `node_hash` inlined, since it runs once for each event. `update` returns None,
+        # which mypy does not expect in an expression.
         nodes = [
             (node := begin()).update(left + right) or node.digest()  # type: ignore[func-returns-value]
             for left, right in zip(pairs, pairs, strict=False)

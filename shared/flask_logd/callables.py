@@ -35,7 +35,7 @@ _filtering: ContextVar[bool] = ContextVar("activity_log_filtering", default=Fals
 
 
 class BadResult(TypeError):
-    """One of the app's functions returned what its setting does not allow."""
+    """Raised when a function set by the application returns a value that is not allowed."""
 
 
 class LoggedInFilter(RuntimeError):
