@@ -16,7 +16,7 @@ from benchmarks.growth.storage import Storage
 from benchmarks.harness.part import Part
 from benchmarks.harness.processes import temporary_directory
 from benchmarks.harness.sums import Sums
-from webapp.classroom.model.analytics import Unavailable
+from webapp.classroom.model.reports import Unavailable
 
 RIGHT = Sums(attempted=11, accepted=11, refused=0, stored=11)
 STORED = StoredBacklog(10, 100, 1000.0, 2.0, 1, RIGHT, [])

@@ -106,7 +106,7 @@ def test_all_pages_of_a_report_are_read(teacher: Browser, reports: FakeReports) 
 def test_a_report_with_too_many_pages_ends_its_panel_only(
     teacher: Browser, reports: FakeReports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webapp.classroom.model.analytics.REPORT_PAGES_MAX", 3)
+    monkeypatch.setattr("webapp.classroom.model.reports.REPORT_PAGES_MAX", 3)
     row = {"events": 1, "first_ts_ns": AT_NS, "last_ts_ns": AT_NS, "user": str(STUDENT)}
     reports.rows("completions", row | {"subject": "data-dice"}, following=7)
     page = teacher.get("/teacher/courses/data")
@@ -164,7 +164,7 @@ def test_a_school_of_over_1000_students_is_asked_about_in_parts(
 def test_pages_that_take_too_long_together_end_their_panel(
     teacher: Browser, reports: FakeReports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webapp.classroom.model.analytics.REPORTS_S_MAX", -1.0)
+    monkeypatch.setattr("webapp.classroom.model.reports.REPORTS_S_MAX", -1.0)
     page = teacher.get("/teacher/courses/data")
     assert page.status_code == 200
     assert "its pages take over" in page.text

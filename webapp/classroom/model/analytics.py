@@ -8,38 +8,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar
 
-from flask import current_app
-
-from logd_wire import query
-from logd_wire.query import Answer, QueryClient, QueryError, Row, text_parts
+from logd_wire.query import Answer, Row, text_parts
 from webapp.classroom.model.accounts import User
+from webapp.classroom.model.reports import Reports, or_unavailable, record, reports_for
 
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
 
 PAGE_EVENTS = 50
 CLAIMED = "claimed"  # the cause of losses that only an outbox's header reports
 BUCKETS = 10
-# The most pages of one report that a dashboard requests for each part of its users.
-REPORT_PAGES_MAX = 50
-# After this many seconds no further page is requested, so that the site's page ends.
-REPORTS_S_MAX = 10.0
 
 EPOCH = date(1970, 1, 1)
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """The figures of a panel are not available; `reason` says why, in a sentence for readers."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -173,55 +157,21 @@ class EventFilter:
 Matrix = dict[tuple[str, str], Cell]
 
 
-def _or_unavailable(
-    method: Callable[Concatenate[Analytics, P], R],
-) -> Callable[Concatenate[Analytics, P], R | Unavailable]:
-    """Makes a method return an `Unavailable` instead of raising its request's errors."""
-
-    @wraps(method)
-    def wrapper(self: Analytics, /, *args: P.args, **kwargs: P.kwargs) -> R | Unavailable:
-        if self.unavailable is not None:
-            return self.unavailable
-        try:
-            return method(self, *args, **kwargs)
-        except query.Unavailable as error:
-            current_app.logger.warning("analytics: %s", error)
-            self.unavailable = Unavailable("logd, which keeps the activity log, does not answer.")
-            return self.unavailable
-        except QueryError as error:
-            current_app.logger.warning("analytics: report refused (%s): %s", error.code, error)
-            return Unavailable(f"logd refused this report: {error}.")
-        except (LookupError, TypeError, ValueError) as error:
-            # The daemon's version probably differs. The page can still show the other panels.
-            current_app.logger.warning("analytics: answer not understood: %r", error)
-            return Unavailable("logd's answer does not fit this version of the site.")
-
-    return wrapper
-
-
 class Analytics:
-    """Requests logd's reports for one page, on behalf of one account.
+    """The figures of the pages, each from one of logd's reports or an `Unavailable`."""
 
-    After a timeout it sends no further request, so that a page waits for one timeout and not for
-    one per panel.
-    """
+    def __init__(self, reports: Reports) -> None:
+        self.reports = reports
 
-    def __init__(self, client: QueryClient, asked_by: User) -> None:
-        self._client = client
-        self._asked_by = asked_by.key
-        self._until_s = time.monotonic() + REPORTS_S_MAX
-        self.unavailable: Unavailable | None = None
-
-    @_or_unavailable
+    @or_unavailable
     def summary(self) -> Summary:
-        return _record(Summary, self._client.ask("summary", asked_by=self._asked_by).rows[0])
+        return record(Summary, self.reports.ask("summary").rows[0])
 
-    @_or_unavailable
+    @or_unavailable
     def verification(self) -> Verification:
-        row = self._client.ask("verification", asked_by=self._asked_by).rows[0]
-        return _record(Verification, row)
+        return record(Verification, self.reports.ask("verification").rows[0])
 
-    @_or_unavailable
+    @or_unavailable
     def daily(self, days: int, users: Sequence[str], today: date | None = None) -> list[Day]:
         """Returns page views and active users of each of the last `days` days.
 
@@ -231,7 +181,7 @@ class Analytics:
         first = last - timedelta(days=days - 1)
         events: Counter[int] = Counter()
         active: Counter[int] = Counter()
-        for row in self._rows(
+        for row in self.reports.rows(
             "daily_activity",
             users,
             since_day=(first - EPOCH).days,
@@ -244,7 +194,7 @@ class Analytics:
         numbers = [(day - EPOCH).days for day in dates]
         return [Day(d, events[n], active[n]) for d, n in zip(dates, numbers, strict=True)]
 
-    @_or_unavailable
+    @or_unavailable
     def completions(self, event_type: str, users: Sequence[str], subjects: Sequence[str]) -> Matrix:
         """Returns which user has done which task (or quiz), by user and subject."""
         return {
@@ -256,38 +206,38 @@ class Analytics:
                 row.get("last_value"),
             )
             for part in text_parts(subjects)
-            for row in self._rows("completions", users, type=event_type, subjects=part)
+            for row in self.reports.rows("completions", users, type=event_type, subjects=part)
         }
 
-    @_or_unavailable
+    @or_unavailable
     def score_distribution(self, users: Sequence[str]) -> dict[str, list[int]]:
         """Returns for each quiz how many students' latest scores are in each tenth of the scale."""
         found: dict[str, list[int]] = {}
-        for row in self._rows("score_distribution", users, type="quiz_submitted", buckets=BUCKETS):
+        for row in self.reports.rows(
+            "score_distribution", users, type="quiz_submitted", buckets=BUCKETS
+        ):
             counts = found.setdefault(row["subject"], [0] * BUCKETS)
             if 0 <= row["bucket"] < BUCKETS:
                 counts[row["bucket"]] += row["users"]
         return found
 
-    @_or_unavailable
+    @or_unavailable
     def timeline(
         self, user: str, before_id: int | None = None, before_ns: int | None = None
     ) -> Page[Event]:
-        answer = self._client.ask(
+        answer = self.reports.ask(
             "timeline",
-            asked_by=self._asked_by,
             user=user,
             before_id=before_id,
             before_ns=before_ns,
             limit=PAGE_EVENTS,
         )
-        return _event_page(answer)
+        return event_page(answer)
 
-    @_or_unavailable
+    @or_unavailable
     def events(self, wanted: EventFilter) -> Page[Event]:
-        answer = self._client.ask(
+        answer = self.reports.ask(
             "events",
-            asked_by=self._asked_by,
             type=wanted.type,
             user=wanted.user,
             since_ns=wanted.since_ns,
@@ -296,57 +246,31 @@ class Analytics:
             before_ns=wanted.before_ns,
             limit=PAGE_EVENTS,
         )
-        return _event_page(answer)
+        return event_page(answer)
 
-    @_or_unavailable
+    @or_unavailable
     def event_types(self) -> dict[str, int]:
-        return {str(row["type"]): int(row["events"]) for row in self._pages("event_types")}
+        return {str(row["type"]): int(row["events"]) for row in self.reports.pages("event_types")}
 
-    @_or_unavailable
+    @or_unavailable
     def losses(self, before_id: int | None = None) -> Page[Loss]:
-        answer = self._client.ask(
-            "losses", asked_by=self._asked_by, before_id=before_id, limit=PAGE_EVENTS
-        )
-        return Page([_record(Loss, row) for row in answer.rows], answer.next)
+        answer = self.reports.ask("losses", before_id=before_id, limit=PAGE_EVENTS)
+        return Page([record(Loss, row) for row in answer.rows], answer.next)
 
-    @_or_unavailable
+    @or_unavailable
     def loss_totals(self) -> LossTotals:
         """Returns the loss ledger's totals by cause, including causes without entries."""
-        return LossTotals([_record(CauseTotal, row) for row in self._pages("losses_by_cause")])
-
-    def _rows(self, report: str, users: Sequence[str], **params: Any) -> Iterator[Row]:
-        """Yields all rows of a report about users, which is requested in parts of the users."""
-        for part in text_parts(users):
-            yield from self._pages(report, users=part, **params)
-
-    def _pages(self, report: str, **params: Any) -> Iterator[Row]:
-        """Yields all rows of a report whose pages are requested by the parameter `after`."""
-        after: Any = None
-        for _ in range(REPORT_PAGES_MAX):
-            if time.monotonic() > self._until_s:
-                raise QueryError("too_slow", f"its pages take over {REPORTS_S_MAX:.0f} s together")
-            answer = self._client.ask(report, asked_by=self._asked_by, after=after, **params)
-            yield from answer.rows
-            if answer.next is None:
-                return
-            after = answer.next
-        raise QueryError("too_long", f"{report} has over {REPORT_PAGES_MAX} pages")
+        return LossTotals(
+            [record(CauseTotal, row) for row in self.reports.pages("losses_by_cause")]
+        )
 
 
 def analytics_for(user: User) -> Analytics:
-    """Returns the reports for `user`, with the current app's settings."""
-    config = current_app.config
-    client = QueryClient(config["ACTIVITY_QUERY_SOCKET"], config["ACTIVITY_QUERY_TIMEOUT_S"])
-    return Analytics(client, user)
+    """Returns the figures for `user`, with the current app's settings."""
+    return Analytics(reports_for(user))
 
 
-def _record(kind: type[T], row: Row) -> T:
-    """Makes a record of the fields that this version knows: a newer logd may report more."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type] # a dataclass
-    return kind(**{name: value for name, value in row.items() if name in names})
-
-
-def _event_page(answer: Answer) -> Page[Event]:
+def event_page(answer: Answer) -> Page[Event]:
     events = [_event(row) for row in answer.rows]
     return Page(events, answer.next, events[-1].ts_ns if events else None)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Flask
 
-from webapp.classroom.model.analytics import Unavailable
+from webapp.classroom.model.reports import Unavailable
 from webapp.classroom.present import markdown
 
 VALUE_CHARS_MAX = 200

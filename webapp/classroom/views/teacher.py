@@ -6,7 +6,8 @@ from flask import Blueprint, abort, render_template, request
 
 from webapp.classroom.model import catalogue
 from webapp.classroom.model.accounts import Role, find_user, list_users
-from webapp.classroom.model.analytics import BUCKETS, Unavailable, analytics_for
+from webapp.classroom.model.analytics import BUCKETS, analytics_for
+from webapp.classroom.model.reports import Unavailable
 from webapp.classroom.present import charts
 from webapp.classroom.present.request_texts import is_echo
 from webapp.classroom.present.texts import describe_event
