@@ -104,11 +104,13 @@ class Web(Process):
         return accepted
 
     def excuse_unheard(self) -> None:
-        """The call is cut short. What it wrote to an outbox that is retired and gone was to be
-        moved in the same call, before it returns.
+        """Excuses the event of a call that is cut short, if its outbox is marked as retired.
+
+        The same call would have written the event again elsewhere, before it returned. The daemon
+        may be about to remove the file, or may still read the event in it.
         """
         outbox = self.writing_to
-        if outbox is not None and outbox.removed() and outbox.file.word(WORD_RETIRED):
+        if outbox is not None and outbox.file.word(WORD_RETIRED):
             self.world.truth.excused.add((outbox.file.key, outbox.file.word(WORD_WRITTEN)))
             self.world.truth.unmoved += 1
 
