@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,6 @@ from tests.logd.made_up_trail import DAY_NS, KEY, TYPES, Trail
 pytestmark = pytest.mark.usefixtures("clocks_from_1970")
 
 ALL = dict.fromkeys(TYPES, 45 * DAY_NS)
-
-
-@pytest.fixture
-def trail(directory: Path, request: pytest.FixtureRequest) -> Iterator[Trail]:
-    made = Trail(directory, random.Random(getattr(request, "param", 1)))
-    yield made
-    made.store.close()
 
 
 def fill(trail: Trail, batches: int) -> None:

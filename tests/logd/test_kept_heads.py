@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,9 @@ from tests.logd.anchored import (
     change,
     first_of_day_3,
     logged_anchors,
+    original,
     restore,
     run_for_a_day,
-    three_days,
     trail_id,
 )
 from tests.logd.older import older
@@ -34,11 +33,7 @@ from tests.logd.rebuilding import cut_and_rebuild, rebuild
 from tests.logd.witness import Witness
 from tests.support.instance import Instance
 
-
-@pytest.fixture(scope="module")
-def original() -> Iterator[Path]:
-    """An instance of three days."""
-    yield from three_days()
+__all__ = ["original"]  # a fixture
 
 
 def keep(instance: Instance, size: int | None = None, name: str = "head") -> Path:
