@@ -14,7 +14,6 @@ from logd.audit.head_signer import HeadSigner
 from logd.audit.kept_heads import KeptHead, compare_heads, read_head, read_keys
 from logd.audit.proof import check_head
 from logd.storage.database import connect
-from logd.storage.migrations import MIGRATIONS
 from logd.storage.tree_head import Head
 from tests.logd import proven_trail
 from tests.logd.anchored import (
@@ -28,6 +27,7 @@ from tests.logd.anchored import (
     run_for_a_day,
     trail_id,
 )
+from tests.logd.chained_trail import TREE
 from tests.logd.older import older
 from tests.logd.rebuilding import cut_and_rebuild, rebuild
 from tests.logd.witness import Witness
@@ -237,7 +237,7 @@ def test_rows_of_any_kind_are_a_finding(stored: Instance, change_: str) -> None:
 
 
 def test_an_unmigrated_trail_proves_nothing_yet(directory: Path) -> None:
-    older(directory / "a.db", bytes(32), len(MIGRATIONS) - 1, [])
+    older(directory / "a.db", bytes(32), TREE, [])
     connection = connect(directory / "a.db", bytes(32), read_only=True)
     assert "waits for its migration" in str(compare_heads(connection, [], ()).not_proven)
     connection.close()

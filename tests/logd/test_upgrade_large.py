@@ -128,7 +128,7 @@ def test_1000000_events_of_each_older_schema_end_right_after_kills_in_the_middle
         assert whole is not None
         remove(path)
         shutil.copy(original, path)
-        last = f"schema {NEWEST}"
+        last = f"schema {TREE + 1}"
         reports = whole["reports"]
         for prefix, number in (("", sum(reports.values()) // 2), (last, reports[last] // 2)):
             assert open_store(path, prefix, number) is None

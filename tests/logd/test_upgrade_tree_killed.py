@@ -84,7 +84,7 @@ def check_killed(path: Path, schema: int, anchors: list[Anchor], end: Chained) -
     connection = connect(path, KEY, read_only=True)
     version = schema_version(connection)
     assert schema <= version <= NEWEST
-    assert has_tree(connection) == (version == NEWEST)
+    assert has_tree(connection) == (version > TREE)
     found = verify(connection)
     assert (found.findings, found.batches) == ([], end.batches)
     assert compare(connection, anchors).findings == []
@@ -113,15 +113,18 @@ def test_killed_before_any_statement_the_next_start_ends_right(
     tree = next(n for n, sql in enumerate(statements) if sql.startswith("CREATE TABLE chained"))
     first = statements.index("BEGIN IMMEDIATE") if schema == 1 else tree - 1
     assert statements[first] == "BEGIN IMMEDIATE"
-    committed = statements.index("COMMIT", tree)
+    commits = [n for n, sql in enumerate(statements) if sql == "COMMIT" and n > tree]
+    committed, last = commits[0], commits[NEWEST - TREE - 1]
     seen = {}
-    places = {*range(first, committed, 2 if schema == TREE else 5), committed, committed + 1}
+    places = {*range(first, last, 2 if schema == TREE else 5)}
+    places |= {committed, committed + 1, last, last + 1}
     for number in sorted(places):
         remove(path)
         shutil.copy(original, path)
         assert killed_at(path, at_statement(number + 1))
         seen[number] = check_killed(path, schema, anchors, end)
-    assert all((version == NEWEST) == (number > committed) for number, version in seen.items())
+    assert all((version > TREE) == (number > committed) for number, version in seen.items())
+    assert all((version == NEWEST) == (number > last) for number, version in seen.items())
     assert {TREE, NEWEST} <= set(seen.values())
 
 

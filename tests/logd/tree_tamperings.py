@@ -209,6 +209,10 @@ TAMPERINGS = [
     ("UPDATE removal SET collapsed_events = -1 WHERE id = 2", "removal 2 was changed"),
     ("UPDATE removal SET collapsed_events = 'x' WHERE id = 2", "removal 2 was changed"),
     ("UPDATE removal SET collapsed_events = 0.5 WHERE id = 1", "removal 1 was changed"),
+    ("UPDATE removal SET waiting_events = -1 WHERE id = 2", "removal 2 was changed"),
+    ("UPDATE removal SET waiting_events = 'x' WHERE id = 2", "removal 2 was changed"),
+    ("UPDATE removal SET waiting_events = 1 WHERE id = 1", "removals record that of 1"),
+    ("UPDATE removal SET waiting_events = events + 1 WHERE id = 1", "removal 1: what it took out"),
     (
         "UPDATE removal SET collapsed_events = events - 3, hash = zeroblob(32) WHERE id = 1",
         "removal 1: what it took out was changed",
