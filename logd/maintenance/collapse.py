@@ -163,6 +163,8 @@ def _write(store: Store, tiles: Sequence[_Tile], now_ns: int) -> None:
             for first, end in _joined(tile.events):
                 _count_collapsed(connection, first, end)
         (number,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM collapse").fetchone()
+        if type(number) is not int:
+            raise ValueError("the number of the last collapse was changed")
         numbers = {
             "first": tiles[0].batches[0],
             "last": tiles[-1].batches[-1],
@@ -255,19 +257,23 @@ def _delete_runs(store: Store, clock_ns: Callable[[], int]) -> Iterator[None]:
         ).fetchall()
     ):
         runs: dict[int, list[int]] = {removal: [] for removal in complete}
+        left = Counter(complete)
         after: int | None = -INT64_MAX
         while after is not None:
             rows = connection.execute(
-                "SELECT first, removal FROM removed WHERE first > ? ORDER BY first LIMIT ?",
+                "SELECT first, last, removal FROM removed WHERE first > ? ORDER BY first LIMIT ?",
                 (after, RUNS_PER_STEP),
             ).fetchall()
-            for first, removal in rows:
+            for first, last, removal in rows:
                 if removal in runs:
                     runs[removal].append(first)
-                    if len(runs[removal]) > complete[removal]:
-                        raise ValueError(f"removal {removal} has more runs than events")
+                    left[removal] -= last - first + 1
+                    if left[removal] < 0:
+                        raise ValueError(f"removal {removal} has runs of more events than its own")
             after = rows[-1][0] if len(rows) == RUNS_PER_STEP else None
             yield
+        if any(left.values()):
+            raise ValueError("a removal has runs of fewer events than its own")
         for removal, firsts in runs.items():
             _keep_as_number(store, removal, firsts, clock_ns())
             yield
