@@ -14,6 +14,8 @@ from logd.maintenance import collapse, event_removal, worker
 from logd.storage import removal_log
 from logd.storage.database import Connection, connect
 from logd.storage.job_table import PRUNE
+from logd.storage.store import Store
+from tests.logd.full_disk import full_disk
 from tests.logd.made_up_trail import DAY_NS, KEY, TYPES, Trail
 from tests.logd.test_collapse import ALL, fill, rows
 
@@ -183,3 +185,44 @@ def test_a_kill_while_runs_are_deleted_leaves_a_whole_trail(
             trail.worker = trail.new_worker()
     assert found > 3
     assert trail.findings() == []
+
+
+@pytest.mark.parametrize("step", ["_write", "_keep_as_number"])
+def test_a_full_disk_during_a_collapse_leaves_nothing_half_and_it_is_tried_again(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    real, seen = getattr(collapse, step), list[list[Any]]()
+    tables = ("batch", "node", "removed", "removal", "collapse", "event", "counter")
+
+    def state() -> list[Any]:
+        query = trail.store.connection.execute
+        return [query(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
+
+    def fill_up(store: Store, *arguments: Any) -> None:
+        if seen:
+            real(store, *arguments)
+            return
+        seen.append(state())
+        with full_disk(store):
+            real(store, *arguments)
+
+    monkeypatch.setattr(collapse, step, fill_up)
+    fill(trail, 300)
+    trail.finish(trail.ask(PRUNE, before={}))
+    job, troubles = trail.ask(PRUNE, before=ALL), 0
+    while trail.job(job).finished_ns is None:
+        trail.worker.step()
+        if seen and trail.job(job).trouble is not None and not troubles:
+            troubles += 1
+            assert "no space left on the device" in str(trail.job(job).trouble)
+            assert state() == seen[0]
+            assert trail.findings() == []
+        if step == "_keep_as_number" and trail.job(job).finished_ns is not None and not seen:
+            fill(trail, 300)  # so that the last batches of its removals are in a complete tile
+            job = trail.ask(PRUNE, before=ALL)
+    assert (len(seen), troubles) == (1, 1)
+    assert trail.job(job).trouble is None
+    assert trail.findings() == []
+    assert rows(trail, "collapse") >= 1
+    counters = trail.counters()
+    assert counters["stored"] == rows(trail, "event") + counters["pruned"]
