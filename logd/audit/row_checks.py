@@ -150,6 +150,7 @@ REMOVAL: Mapping[str, Check] = {
     "events": whole(0),
     "hash": _HASH,
     "collapsed_events": whole(0),
+    "waiting_events": whole(0),
 }
 COLLAPSE: Mapping[str, Check] = {
     "id": _ID,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,7 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from logd.audit.child import CONTEXT
+from logd.audit.child import CONTEXT, start_process
 from logd.audit.recomputed import KEY_BYTES, Recomputed, attached, temporary_directory
 from logd.audit.verify_batches import BatchesCheck, BatchRange, Progress, RangeResult
 from logd.audit.verify_sequences import Disorder, Sequences
@@ -66,10 +65,7 @@ class Helpers:
         self._processes: list[Any] = []
         for file, file_key, _schema in self._files:
             ours, theirs = CONTEXT.Pipe()
-            process = CONTEXT.Process(
-                target=_help, args=(theirs, path, key, immutable, file, file_key), daemon=True
-            )
-            process.start()
+            process = start_process(_help, theirs, path, key, immutable, file, file_key)
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
@@ -212,7 +208,6 @@ def _begin(connection: Connection) -> tuple[Any, ...]:
 
 def _help(pipe: Pipe, path: Path, key: bytes, immutable: bool, file: Path, file_key: bytes) -> None:
     """Runs in a helper process: checks the range that the parent sends, and sends the result."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and ends this process
     answer: object
     try:
         answer = _follow(pipe, path, key, immutable, file, file_key)

@@ -8,7 +8,7 @@ from typing import Any
 
 from logd.audit import row_checks
 from logd.audit.verify_rows import FINDINGS_MAX, BatchRow, RowCursor, Verdict, check_row
-from logd.storage import batch_hash, hash_chain, merkle
+from logd.storage import batch_hash, hash_chain, merkle, removal_log
 from logd.storage.database import Connection
 from logd.storage.migrations import schema_version
 from logd.storage.tree import NotKept, Tree
@@ -129,9 +129,10 @@ def check_removals(connection: Connection, verdict: Verdict, after: int, upto: i
     if schema_version(connection) < 3:
         return
     collapsed = "collapsed_events" if has_tree(connection) else "0"
+    waiting = "waiting_events" if removal_log.keeps_runs(connection) else "0"
     while True:
         rows = connection.execute(
-            f"SELECT id, event, kind, events, hash, {collapsed} FROM removal"  # noqa: S608 - names only
+            f"SELECT id, event, kind, events, hash, {collapsed}, {waiting} FROM removal"  # noqa: S608 - names only
             " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
             (after, upto, REMOVALS_PER_READ),
         ).fetchall()
@@ -169,14 +170,18 @@ def _check_removals(
         if row_checks.problem(row, row_checks.REDACTED) is None:
             hashed_in(row[1]).add_redaction(row[0], row[2])
     for row in rows:
-        removal, event_id, kind, events, stored, gone = row
+        removal, event_id, kind, events, stored, gone, waiting = row
         hashed = hashes[removal]
         if not check_row(row, row_checks.REMOVAL, f"removal {removal}", verdict):
             continue
         verdict.removed += hashed.events + gone
-        # Once runs of a removal are kept only as a number,
-        # its hash cannot be computed, and the numbers are compared.
-        changed = not gone and hashed.hash(removal, kind) != stored
+        # Once the runs of a removal are kept only as a number, its hash cannot be computed. Either
+        # none of them is left, or schema 11 has collapsed a part: how many such removals there are
+        # is recorded (`check_collapses`). No removal has redactions as well.
+        if gone:
+            changed = waiting > 0 or hashed.redactions > 0
+        else:
+            changed = waiting > events or hashed.hash(removal, kind) != stored
         if hashed.events + gone != events or changed:
             verdict.add_finding(f"removal {removal}: what it took out was changed")
         elif not _is_recorded(
@@ -228,13 +233,14 @@ def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -
         if not _is_recorded(connection, event_id, {"collapse": number, **props}):
             verdict.add_finding(f"collapse {number}: event {event_id} does not record it")
     if latest is not None:
-        _check_root(connection, verdict, *latest[:2])
+        _check_latest(connection, verdict, *latest[:2])
     last, rows, present = connection.execute(
         "SELECT coalesce(max(id), 0), count(*), coalesce(sum(events), 0) FROM batch WHERE id > 0"
     ).fetchone()
+    waiting = "waiting_events" if removal_log.keeps_runs(connection) else "0"
     (removed,) = connection.execute(
-        "SELECT coalesce(sum(collapsed_events), 0) FROM removal"
-        " WHERE typeof(collapsed_events) = 'integer'"
+        f"SELECT coalesce(sum(collapsed_events + {waiting}), 0) FROM removal"  # noqa: S608 - a name
+        f" WHERE typeof(collapsed_events) = 'integer' AND typeof({waiting}) = 'integer'"
     ).fetchone()
     if removed != events:
         verdict.add_finding(
@@ -248,11 +254,18 @@ def check_collapses(connection: Connection, verdict: Verdict, next_event: int) -
         )
 
 
-def _check_root(connection: Connection, verdict: Verdict, collapse: int, event_id: int) -> None:
-    """Whether the tree still has the root that a collapse has recorded. Of an earlier one it may
-    not be known any more.
+def _check_latest(connection: Connection, verdict: Verdict, collapse: int, event_id: int) -> None:
+    """Whether the tree still has the root that a collapse has recorded, and as many removals have
+    lost a part of their runs. Of an earlier collapse, neither may be known any more.
     """
     props = _internal_props(connection, event_id)
+    former = props.get("former")
+    if former is not None:  # schema 11 did not record it
+        (found,) = connection.execute(removal_log.COUNT_FORMER).fetchone()
+        if found != former:
+            verdict.add_finding(
+                f"{found} removals lack a part of their runs, collapse {collapse} recorded {former}"
+            )
     size, root = props.get("size"), props.get("root")
     if type(size) is not int:
         return  # that it does not record the collapse is reported

@@ -1,9 +1,10 @@
 """Removes the rows of batches whose events are all removed; nodes of the Merkle tree replace them.
 
 Without a collapse every pruned batch would keep its row for ever, and so would every removed run of
-events. The tree's hashes stay the same. The records of the removals of such batches are kept as
-numbers. An internal event records how many batches and events each step collapsed. A batch with a
-row in the loss ledger stays.
+events. The tree's hashes stay the same. The runs of a removal are deleted, and its events kept as a
+number, once all of its batches are collapsed: the hash over the removal needs every run, and shows
+until then that no other event was put in the place of a removed one. An internal event records how
+many batches and events each step collapsed. A batch with a row in the loss ledger stays.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from logd.storage.database import Connection
 from logd.storage.hash_chain import read_chained
 from logd.storage.store import Store
 from logd.storage.tree import TILE_BATCHES, TILE_LEVEL, Piece, Tree
+from logd_wire.schema import INT64_MAX
 
 TILES_PER_STEP = 4
+# How many removals have their runs deleted after one pass over all runs.
+REMOVALS_PER_PASS = 50
+RUNS_PER_STEP = 2000
 
 
 @dataclass
@@ -34,16 +39,14 @@ class _Tile:
 def collapse(store: Store, clock_ns: Callable[[], int]) -> Iterator[None]:
     """Collapses all batches that can be, in bounded steps, one transaction at each `next`.
 
-    Only complete tiles are collapsed, so that the newest batches stay. Raises as `Store.commit`.
+    Only complete tiles are collapsed, so that the newest batches stay. Raises as `Store.commit`;
+    where rows were changed, an error after which `logd.maintenance.worker` gives the job up.
     """
-    connection, after, done = store.connection, 0, -1
-    end = store.head.batch >> TILE_LEVEL  # the tile that still grows is left out
-    waiting: list[_Tile] = []
-    # A record that was changed may name an event of a tile that is done: the work still ends.
-    while (tile := _next_tile(connection, after)) is not None and done < tile < end:
-        done = tile
-        found, after = _find(connection, tile)
-        if found.batches:
+    connection, waiting = store.connection, list[_Tile]()
+    # The tile that still grows is left out.
+    for tile in _tiles(connection, store.head.batch >> TILE_LEVEL):
+        found = None if tile is None else _find(connection, tile)
+        if found is not None and found.batches:
             waiting.append(found)
         if len(waiting) == TILES_PER_STEP:
             _write(store, waiting, clock_ns())
@@ -52,24 +55,52 @@ def collapse(store: Store, clock_ns: Callable[[], int]) -> Iterator[None]:
     if waiting:
         _write(store, waiting, clock_ns())
         yield
+    yield from _delete_runs(store, clock_ns)
 
 
-def _next_tile(connection: Connection, after: int) -> int | None:
-    """Returns the tile of the first removed event from `after` on; None if no event is removed."""
-    row = connection.execute(
-        "SELECT max(first, ?1) FROM removed WHERE last >= ?1 ORDER BY first LIMIT 1", (after,)
-    ).fetchone()
-    if row is None:
-        return None
-    (batch,) = connection.execute(
-        "SELECT id FROM batch WHERE first_event <= ? ORDER BY first_event DESC, id DESC LIMIT 1",
-        row,
-    ).fetchone()
-    return int(batch - 1) >> TILE_LEVEL
+def _tiles(connection: Connection, end: int) -> Iterator[int | None]:
+    """Yields the tiles before `end` with a batch that has removed events, in ascending order.
+
+    Yields None after each step over events whose batches are collapsed already.
+    """
+    after, done = 0, -1
+    while True:
+        row = connection.execute(
+            "SELECT max(first, ?1) FROM removed WHERE last >= ?1 AND first >= coalesce("
+            "(SELECT max(first) FROM removed WHERE first <= ?1), ?1) ORDER BY first LIMIT 1",
+            (after,),
+        ).fetchone()
+        if row is None:
+            return
+        (event,) = row
+        batch, batch_end = connection.execute(
+            "SELECT id, first_event + events FROM batch WHERE first_event <= ?"
+            " ORDER BY first_event DESC, id DESC LIMIT 1",
+            (event,),
+        ).fetchone() or (0, 0)
+        if event < batch_end:
+            tile = (batch - 1) >> TILE_LEVEL
+            # A record that was changed may name an event of a tile that is done: the work ends.
+            if not done < tile < end:
+                return
+            yield tile
+            done = tile
+            following = connection.execute(
+                "SELECT first_event FROM batch WHERE id > ? ORDER BY id LIMIT 1",
+                ((tile + 1) << TILE_LEVEL,),
+            ).fetchone()
+        else:
+            yield None
+            following = connection.execute(
+                "SELECT min(first_event) FROM batch WHERE first_event > ?", (event,)
+            ).fetchone()
+        if following is None or following[0] is None:
+            return
+        (after,) = following
 
 
-def _find(connection: Connection, tile: int) -> tuple[_Tile, int]:
-    """Returns which of a tile's 256 batches can lose their rows, and the first event after them."""
+def _find(connection: Connection, tile: int) -> _Tile:
+    """Returns which of a tile's 256 batches can lose their rows."""
     found = _Tile(tile)
     rows = connection.execute(
         "SELECT id, first_event, first_event + events, EXISTS"
@@ -95,7 +126,7 @@ def _find(connection: Connection, tile: int) -> tuple[_Tile, int]:
         if batch + 1 > chained or batch + 1 not in staying:
             found.batches.append(batch)
             found.events.append((first, end))
-    return found, rows[-1][2]
+    return found
 
 
 def _removed(connection: Connection, first: int, end: int) -> list[tuple[int, int]]:
@@ -130,8 +161,10 @@ def _write(store: Store, tiles: Sequence[_Tile], now_ns: int) -> None:
         for tile in tiles:
             _replace_by_nodes(connection, tree, tile)
             for first, end in _joined(tile.events):
-                _keep_as_numbers(connection, first, end)
+                _count_collapsed(connection, first, end)
         (number,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM collapse").fetchone()
+        if type(number) is not int:
+            raise ValueError("the number of the last collapse was changed")
         numbers = {
             "first": tiles[0].batches[0],
             "last": tiles[-1].batches[-1],
@@ -142,7 +175,9 @@ def _write(store: Store, tiles: Sequence[_Tile], now_ns: int) -> None:
             "INSERT INTO collapse VALUES (?, ?, ?, ?, ?, ?)",
             (number, store.next_event, *numbers.values()),
         )
-        props = {"collapse": number, **numbers, **root}
+        # More removals cannot be said to be of schema 11 than the trail has recorded.
+        (former,) = connection.execute(removal_log.COUNT_FORMER).fetchone()
+        props = {"collapse": number, **numbers, **root, "former": former}
         store.append_internal_event(batch, BATCHES_COLLAPSED, props, now_ns)
 
     store.transact(work, now_ns, flush=False)
@@ -178,26 +213,80 @@ def _block(pieces: Sequence[Piece], first: int, end: int) -> bytes:
     return block.root()
 
 
-def _keep_as_numbers(connection: Connection, first: int, end: int) -> None:
-    """Deletes the records of these events' removal, and adds their number to the removal's row.
+def _count_collapsed(connection: Connection, first: int, end: int) -> None:
+    """Counts these events, whose batches are collapsed, in the rows of their removals.
 
     Records of redactions stay: without one of them the hash over the others could not be verified,
     and an event could be changed under the name of a redaction that was recorded.
     """
-    events = Counter[int]()
-    for run_first, run_last, removal in connection.execute(
-        "SELECT first, last, removal FROM removed WHERE first < ? AND last >= ? AND first >="
+    events, former = Counter[int](), Counter[int]()
+    for run_first, run_last, removal, is_former in connection.execute(
+        "SELECT d.first, d.last, d.removal, coalesce(r.collapsed_events, 0) > 0"
+        " FROM removed d LEFT JOIN removal r ON r.id = d.removal"
+        " WHERE d.first < ? AND d.last >= ? AND d.first >="
         " (SELECT max(first) FROM removed WHERE first <= ?)",
         (end, first, first),
     ).fetchall():
+        number = min(end, run_last + 1) - max(first, run_first)
+        if not is_former:
+            events[removal] += number
+            continue
+        # Schema 11 has deleted some of its runs, so that its hash cannot be computed any more.
+        former[removal] += number
         connection.execute("DELETE FROM removed WHERE first = ?", (run_first,))
         for kept_first, kept_last in ((run_first, first - 1), (end, run_last)):
             if kept_first <= kept_last:
                 connection.execute(
                     "INSERT INTO removed VALUES (?, ?, ?)", (kept_first, kept_last, removal)
                 )
-        events[removal] += min(end, run_last + 1) - max(first, run_first)
-    connection.executemany(
-        "UPDATE removal SET collapsed_events = collapsed_events + ? WHERE id = ?",
-        [(number, removal) for removal, number in events.items()],
-    )
+    for column, counted in (("waiting_events", events), ("collapsed_events", former)):
+        connection.executemany(
+            f"UPDATE removal SET {column} = {column} + ? WHERE id = ?",  # noqa: S608 - two names
+            [(number, removal) for removal, number in counted.items()],
+        )
+
+
+def _delete_runs(store: Store, clock_ns: Callable[[], int]) -> Iterator[None]:
+    """Deletes the runs of each removal whose batches are all collapsed; their number is kept."""
+    connection = store.connection
+    while complete := dict(
+        connection.execute(
+            "SELECT id, events FROM removal WHERE waiting_events > 0 AND waiting_events >= events"
+            " ORDER BY id LIMIT ?",
+            (REMOVALS_PER_PASS,),
+        ).fetchall()
+    ):
+        runs: dict[int, list[int]] = {removal: [] for removal in complete}
+        left = Counter(complete)
+        after: int | None = -INT64_MAX
+        while after is not None:
+            rows = connection.execute(
+                "SELECT first, last, removal FROM removed WHERE first > ? ORDER BY first LIMIT ?",
+                (after, RUNS_PER_STEP),
+            ).fetchall()
+            for first, last, removal in rows:
+                if removal in runs:
+                    runs[removal].append(first)
+                    left[removal] -= last - first + 1
+                    if left[removal] < 0:
+                        raise ValueError(f"removal {removal} has runs of more events than its own")
+            after = rows[-1][0] if len(rows) == RUNS_PER_STEP else None
+            yield
+        if any(left.values()):
+            raise ValueError("a removal has runs of fewer events than its own")
+        for removal, firsts in runs.items():
+            _keep_as_number(store, removal, firsts, clock_ns())
+            yield
+
+
+def _keep_as_number(store: Store, removal: int, runs: Sequence[int], now_ns: int) -> None:
+    """Deletes all runs of a removal in one transaction: the hash over it needs all of them."""
+
+    def work(connection: Connection, _batch: Batch) -> None:
+        connection.executemany("DELETE FROM removed WHERE first = ?", [(run,) for run in runs])
+        connection.execute(
+            "UPDATE removal SET collapsed_events = events, waiting_events = 0 WHERE id = ?",
+            (removal,),
+        )
+
+    store.transact(work, now_ns, flush=False)

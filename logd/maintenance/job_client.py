@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -20,9 +20,8 @@ from logd.storage.opening import (
     check_database,
     open_for_events,
     open_for_writing,
-    open_store,
+    opened_store,
 )
-from logd.storage.store import Store
 
 POLL_INTERVAL_S = 0.1
 # Seconds for the service manager to restart a killed daemon. Until then the lock is left to it.
@@ -103,7 +102,7 @@ def _run_here(
     """Runs the job in this process, which holds the instance's lock."""
     key = keyfile.read(config.key_file)
     rekey.complete_rekey(config, key)
-    with _open_store(config, key) as store:
+    with opened_store(config, key, time.time_ns()) as store:
         connection = store.connection
         if job_id is None:
             job_id = job_table.add_job(connection, kind, params, time.time_ns())
@@ -114,21 +113,6 @@ def _run_here(
                 time.sleep(max(0.0, worker.due_s - time.monotonic()))
             worker.step()
     return job
-
-
-@contextlib.contextmanager
-def _open_store(config: Config, key: bytes) -> Iterator[Store]:
-    """Opens the store for a `with` block. An error in the block is raised even if closing fails."""
-    store = open_store(config, key, time.time_ns())
-    try:
-        yield store
-    except BaseException:
-        # Closing fails if a statement is unfinished, which locks a table.
-        with contextlib.suppress(LogdError):
-            store.close()
-        store.connection.close()
-        raise
-    store.close()
 
 
 def _submit(config: Config, kind: str, params: Mapping[str, Any]) -> int:

@@ -120,7 +120,7 @@ def _make(config: Config, key: bytes, new_key: bytes, now_ns: int, stop: Stop, b
             change_key(new, key, new_key)
         except DatabaseError as error:
             raise translate(error, new) from error
-        with closing(opening.open_store(config, new_key, now_ns, new)) as store:
+        with opening.opened_store(config, new_key, now_ns, new) as store:
             store.record("trail_rekeyed", {}, now_ns)
         made = database_copy.check(new, new_key, stop, bar)
         database_copy.remove_side_files(new)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from logd.maintenance.worker import Worker
 from logd.storage import erasure_list, keyfile, last_verification, trail_clock
 from logd.storage.database import Connection, DatabaseError, change_key, connect, translate
 from logd.storage.migrations import check_not_newer, schema_version
-from logd.storage.opening import open_store
+from logd.storage.opening import opened_store
 from logd.storage.store import Store
 from logd.storage.time_blocks import IN_ANY_BLOCK
 from logd.storage.trail_id import read_trail_id
@@ -138,7 +138,7 @@ def restore(config: Config, planned: Plan, now_ns: int, stop: Stop, bar: Bar) ->
             database_copy.copy(connection, planned.backup, new, stop, bar)
         if planned.backup_key != key:
             _change_key(new, planned.backup_key, key)
-        with closing(open_store(config, key, now_ns, new)) as store:
+        with opened_store(config, key, now_ns, new) as store:
             _record_restore(store, planned, kept, now_ns)
             _finish_jobs(store, config, stop)
         made = database_copy.check(new, key, stop, bar)

@@ -23,6 +23,7 @@ from logd.storage.database import DatabaseError
 from logd.storage.job_table import Job
 from logd.storage.store import Store
 from logd.storage.trail_clock import TrailClock, clock_refusal
+from logd.storage.tree import NotKept
 
 # Seconds that one call of `step` works at most, unless a single statement takes longer.
 STEP_S = 0.02
@@ -30,7 +31,7 @@ RETRY_S = 5.0
 _NEVER_S = float("inf")
 _NO_MORE_PRUNED = "no event was pruned, or no more of them"
 # The errors that occur when a job reads values that the daemon never writes.
-_CHANGED = (TypeError, ValueError, AttributeError, LookupError)
+_CHANGED = (TypeError, ValueError, AttributeError, LookupError, OverflowError, NotKept)
 
 _log = logging.getLogger("logd")
 

@@ -42,10 +42,9 @@ def root(hashes: Sequence[bytes]) -> bytes:
     level, begin = hashes, _NODE.copy
     while len(level) > 1:
         pairs = iter(level)
-        # This is `node_hash` inlined, since it runs once for each event. `update` returns None,
-        # which mypy does not expect in an expression.
+        # This is `node_hash` inlined, since it runs once for each event.
         nodes = [
-            (node := begin()).update(left + right) or node.digest()  # type: ignore[func-returns-value]
+            (node := begin()).update(left + right) or node.digest()  # type: ignore[func-returns-value] # None
             for left, right in zip(pairs, pairs, strict=False)
         ]
         if len(level) & 1:

@@ -324,4 +324,14 @@ MIGRATIONS: list[tuple[str, str]] = [
         ALTER TABLE leaf ADD COLUMN level INTEGER NOT NULL DEFAULT 0;
         """,
     ),
+    (
+        "removals are collapsed whole",
+        """
+        -- Of the batches that are collapsed, while other batches of the removal are not: its runs
+        -- stay until then. Schema 11 deleted them at once; such a removal has collapsed_events
+        -- above 0 and below events.
+        ALTER TABLE removal ADD COLUMN waiting_events INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX removal_waiting ON removal (id) WHERE waiting_events > 0;
+        """,
+    ),
 ]

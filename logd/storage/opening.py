@@ -8,7 +8,7 @@ from pathlib import Path
 
 from logd import instance_lock
 from logd.config.settings import Config
-from logd.errors import DatabaseDamaged, KeyFileError, NoDatabase
+from logd.errors import DatabaseDamaged, KeyFileError, LogdError, NoDatabase
 from logd.storage import keyfile
 from logd.storage.database import Connection, DatabaseError, connect, translate
 from logd.storage.event_types import TypeLimits
@@ -48,6 +48,25 @@ def open_store(config: Config, key: bytes, now_ns: int, path: Path | None = None
         TypeLimits(config.event_types_max, config.event_types_per_user_max),
         PersonKeys(config.person_keys),
     )
+
+
+@contextlib.contextmanager
+def opened_store(
+    config: Config, key: bytes, now_ns: int, path: Path | None = None
+) -> Iterator[Store]:
+    """Opens the store for a `with` block, and closes it.
+
+    An error of the block is raised even if closing fails, as it does where a statement is
+    unfinished, which locks a table. Raises a LogdError.
+    """
+    store = open_store(config, key, now_ns, path)
+    try:
+        yield store
+    except BaseException:
+        with contextlib.suppress(LogdError):
+            store.close()
+        raise
+    store.close()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ The hash over a removal is recorded in an internal event, so that it is part of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from logd.storage import batch_hash, merkle
@@ -14,6 +14,11 @@ from logd.storage.database import Connection
 # The kinds of removal, which are also the names of the counters.
 PRUNED = "pruned"
 ERASED = "erased"
+
+# Counts the removals some of whose runs schema 11 has deleted, so that their hash is not verified.
+COUNT_FORMER = (
+    "SELECT count(*) FROM removal WHERE collapsed_events > 0 AND collapsed_events < events"
+)
 
 
 def runs(ids: Iterable[int]) -> list[tuple[int, int]]:
@@ -31,14 +36,16 @@ def record(
     connection: Connection,
     kind: str,
     internal_event_id: int,
-    ids: Iterable[int],
+    ids: Sequence[int],
     redactions: Mapping[int, bytes],
 ) -> dict[str, Any]:
     """Records a removal, inside the caller's transaction; returns the internal event's properties.
 
     The internal event will have the id `internal_event_id`. `ids` are those of the removed events,
-    ascending; `redactions` has the new leaf of each redacted event.
+    ascending; `redactions` has the new leaf of each redacted event. A removal has only the one or
+    the other, since the runs of removed events go when their batches do, and redactions stay.
     """
+    assert not (ids and redactions)
     (removal_id,) = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM removal").fetchone()
     hashed = batch_hash.Removal()
     gone = runs(ids)
@@ -65,6 +72,15 @@ def record(
         "redacted": len(changed),
         "hash": digest.hex(),
     }
+
+
+def keeps_runs(connection: Connection) -> bool:
+    """Whether runs stay until all of a removal is collapsed: that migration has been applied."""
+    return bool(
+        connection.execute(
+            "SELECT 1 FROM pragma_table_info('removal') WHERE name = 'waiting_events'"
+        ).fetchone()
+    )
 
 
 def keep_leaves(connection: Connection, leaves: Mapping[int, bytes]) -> None:

@@ -6,6 +6,7 @@ not at all. State in memory changes only after the commit.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -310,6 +311,8 @@ class Store:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
         except DatabaseError as error:
+            with contextlib.suppress(DatabaseError):
+                self._connection.close()
             raise translate(error, self._path) from error
 
 

@@ -53,5 +53,7 @@ def current(app: Flask) -> Job | None:
 
 
 def _request() -> object:
+    if not has_request_context():
+        return None
     # Flask's `request` itself is a proxy, the same object for all requests.
-    return request._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]
+    return request._get_current_object()  # type: ignore[attr-defined] # a LocalProxy's

@@ -112,7 +112,8 @@ def look_in_file(instance: Instance, code: int) -> str:
     return instance.cli("verify", "--anchors", str(instance.directory / "anchors.log"), code=code)
 
 
-def three_days() -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def original() -> Iterator[Path]:
     """An instance of three days, each a start, some events and a stop. Their log lines are
     in anchors.log, and there is a backup of the first day.
     """

@@ -13,6 +13,7 @@ from logd.clock import readings
 from logd.ingest.open_outbox import OpenOutbox
 from logd.maintenance import outbox_survey, stored_times
 from tests.logd.forgetting_scene import Scene
+from tests.logd.made_up_trail import Trail
 from tests.logd.stepped_daemon import SteppedDaemon, Written
 from tests.support.instance import Instance
 
@@ -22,6 +23,14 @@ def clocks_from_1970(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets made-up times of days after 1970 count as times that a clock may show."""
     for module in (readings, stored_times):
         monkeypatch.setattr(module, "EARLIEST_NS", 0)
+
+
+@pytest.fixture
+def trail(directory: Path, request: pytest.FixtureRequest) -> Iterator[Trail]:
+    """A trail with nothing stored yet, made up from a seed: the parameter, or 1."""
+    made = Trail(directory, random.Random(getattr(request, "param", 1)))
+    yield made
+    made.store.close()
 
 
 @pytest.fixture

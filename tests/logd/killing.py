@@ -41,6 +41,18 @@ def killed_at_each_step(directory: Path, work: Work) -> Iterator[int]:
     raise AssertionError(f"more than {STEPS_MAX} steps")
 
 
+def in_child(work: Callable[[], None]) -> bool:
+    """Runs the work in a fork; whether it was killed."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
 def _run(step: int, work: Work) -> int:
     pid = os.fork()
     if pid == 0:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,19 +11,15 @@ from tests.logd.anchored import (
     begin_new_trail,
     change,
     look_in_file,
+    original,
     restore,
     run_for_a_day,
-    three_days,
     trail_id,
 )
 from tests.logd.rebuilding import cut_and_rebuild
 from tests.support.instance import Instance
 
-
-@pytest.fixture(scope="module")
-def original() -> Iterator[Path]:
-    """An instance of three days."""
-    yield from three_days()
+__all__ = ["original"]  # a fixture
 
 
 @pytest.mark.parametrize("upgraded", [False, True])

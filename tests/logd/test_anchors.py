@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -23,20 +22,16 @@ from tests.logd.anchored import (
     journal,
     logged_anchors,
     look_in_file,
+    original,
     restore,
     run_for_a_day,
-    three_days,
     trail_id,
 )
 from tests.logd.rebuilding import cut_and_rebuild, cut_off, rebuild
 from tests.logd.trails import emit
 from tests.support.instance import Instance, until
 
-
-@pytest.fixture(scope="module")
-def original() -> Iterator[Path]:
-    """An instance of three days."""
-    yield from three_days()
+__all__ = ["original"]  # a fixture
 
 
 @pytest.fixture(params=["file", "journal", "without ids"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,6 @@ from tests.logd.made_up_trail import DAY_NS, KEY, TYPES, Trail
 pytestmark = pytest.mark.usefixtures("clocks_from_1970")
 
 ALL = dict.fromkeys(TYPES, 45 * DAY_NS)
-
-
-@pytest.fixture
-def trail(directory: Path, request: pytest.FixtureRequest) -> Iterator[Trail]:
-    made = Trail(directory, random.Random(getattr(request, "param", 1)))
-    yield made
-    made.store.close()
 
 
 def fill(trail: Trail, batches: int) -> None:
@@ -71,11 +62,7 @@ def test_a_pruned_tile_keeps_no_row_but_that_of_a_loss_and_every_256th_root(trai
     left = [batch for (batch,) in query("SELECT id FROM batch WHERE id <= 512 ORDER BY id")]
     lossy = [batch for (batch,) in query("SELECT batch FROM loss WHERE batch <= 512")]
     assert left == lossy and len(left) == 5
-    (within,) = query(
-        "SELECT count(*) FROM removed WHERE last <= (SELECT max(first_event + events) FROM batch"
-        " WHERE id <= 512)"
-    ).fetchone()
-    assert (within, rows(trail, "leaf")) == (0, 0)
+    assert rows(trail, "leaf") == 0
     nodes = query("SELECT count(*) FROM node WHERE level < 8").fetchone()[0]
     assert 5 <= nodes <= 2 * 8 * (len(left) + 2)
     tree = Tree(trail.store.connection)
@@ -99,6 +86,13 @@ def test_a_pruned_tile_keeps_no_row_but_that_of_a_loss_and_every_256th_root(trai
     assert counters["stored"] == trail.store.next_event - 1
     assert counters["stored"] == rows(trail, "event") + counters["pruned"]
     assert counters["commits"] == size
+    # The runs of a removal are there until its last batch is collapsed, and then none of them.
+    assert rows(trail, "removed") > 100
+    fill(trail, 300)
+    trail.finish(trail.ask(PRUNE, before=ALL))
+    assert trail.findings() == []
+    (within,) = query("SELECT count(*) FROM removed WHERE first <= ?", (len(before),)).fetchone()
+    assert within == 0
 
 
 @pytest.mark.parametrize("trail", range(1, 5), indirect=True)
@@ -249,7 +243,7 @@ def test_a_partly_collapsed_removal_does_not_cover_another_event(
     fill(trail, 5)
     connection = trail.store.connection
     (removal,) = connection.execute(
-        "SELECT max(id) FROM removal WHERE collapsed_events > 1"
+        "SELECT max(id) FROM removal WHERE waiting_events > 1"
     ).fetchone()
     (event,) = connection.execute(
         "SELECT max(first_event) FROM batch WHERE events > 1 AND id > 302"
@@ -274,7 +268,7 @@ def test_a_partly_collapsed_removal_does_not_cover_another_event(
         connection.execute("UPDATE counter SET value = value + 1 WHERE name = 'pruned'")
     elif hidden_by == "fewer collapsed":
         connection.execute(
-            "UPDATE removal SET collapsed_events = collapsed_events - 1 WHERE id = ?", (removal,)
+            "UPDATE removal SET waiting_events = waiting_events - 1 WHERE id = ?", (removal,)
         )
         connection.execute("UPDATE counter SET value = value - 1 WHERE name = 'stored'")
     assert verify(connection).findings != []

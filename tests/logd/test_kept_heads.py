@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from logd.audit.head_signer import HeadSigner
 from logd.audit.kept_heads import KeptHead, compare_heads, read_head, read_keys
 from logd.audit.proof import check_head
 from logd.storage.database import connect
-from logd.storage.migrations import MIGRATIONS
 from logd.storage.tree_head import Head
 from tests.logd import proven_trail
 from tests.logd.anchored import (
@@ -24,21 +22,18 @@ from tests.logd.anchored import (
     change,
     first_of_day_3,
     logged_anchors,
+    original,
     restore,
     run_for_a_day,
-    three_days,
     trail_id,
 )
+from tests.logd.chained_trail import TREE
 from tests.logd.older import older
 from tests.logd.rebuilding import cut_and_rebuild, rebuild
 from tests.logd.witness import Witness
 from tests.support.instance import Instance
 
-
-@pytest.fixture(scope="module")
-def original() -> Iterator[Path]:
-    """An instance of three days."""
-    yield from three_days()
+__all__ = ["original"]  # a fixture
 
 
 def keep(instance: Instance, size: int | None = None, name: str = "head") -> Path:
@@ -242,7 +237,7 @@ def test_rows_of_any_kind_are_a_finding(stored: Instance, change_: str) -> None:
 
 
 def test_an_unmigrated_trail_proves_nothing_yet(directory: Path) -> None:
-    older(directory / "a.db", bytes(32), len(MIGRATIONS) - 1, [])
+    older(directory / "a.db", bytes(32), TREE, [])
     connection = connect(directory / "a.db", bytes(32), read_only=True)
     assert "waits for its migration" in str(compare_heads(connection, [], ()).not_proven)
     connection.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,11 @@ from logd.errors import StorageFailed
 from logd.storage import wal
 from logd.storage.database import Connection
 from logd_client import Client
-from tests.logd.anchored import change, restore, run_for_a_day, three_days, trail_id
+from tests.logd.anchored import change, original, restore, run_for_a_day, trail_id
 from tests.logd.witness import Witness
 from tests.support.instance import ROOT, Instance
 
-
-@pytest.fixture(scope="module")
-def original() -> Iterator[Path]:
-    """An instance of three days."""
-    yield from three_days()
+__all__ = ["original"]  # a fixture
 
 
 def vkey(instance: Instance) -> str:

@@ -122,15 +122,15 @@ def test_a_longer_salt_does_not_make_one_event_of_another(connection: Any) -> No
         ("INSERT INTO redacted VALUES ('a', 1, x'')", "redaction of event 'a' was changed: event"),
         ("INSERT INTO redacted VALUES (2, 1, x'00')", "redaction of event 2 was changed: hash"),
         (
-            "INSERT INTO removal VALUES (1, 1, 'pruned', 0, x'00', 0)",
+            "INSERT INTO removal VALUES (1, 1, 'pruned', 0, x'00', 0, 0)",
             "removal 1 was changed: hash",
         ),
         (
-            "INSERT INTO removal VALUES (1, 1, x'00', 0, zeroblob(32), 0)",
+            "INSERT INTO removal VALUES (1, 1, x'00', 0, zeroblob(32), 0, 0)",
             "kind is bytes",
         ),
         (
-            "INSERT INTO removal VALUES (1, 'a', 'pruned', 0, zeroblob(32), 0)",
+            "INSERT INTO removal VALUES (1, 'a', 'pruned', 0, zeroblob(32), 0, 0)",
             "event is text",
         ),
     ],
@@ -156,7 +156,7 @@ def test_an_internal_event_whose_properties_are_not_a_map_records_no_removal(
     connection.execute("UPDATE event SET props = x'90' WHERE id = 2")
     digest = batch_hash.Removal().hash(1, "pruned")
     connection.execute(
-        "INSERT INTO removal VALUES (1, 2, 'pruned', 0, ?, 0)",
+        "INSERT INTO removal VALUES (1, 2, 'pruned', 0, ?, 0, 0)",
         (digest,),
     )
     assert "removal 1: event 2 does not record it" in verify(connection).findings

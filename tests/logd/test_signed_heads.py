@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,28 +19,17 @@ from logd.audit.signed_note import Note, Signature, Verified, Verifier
 from logd.maintenance import new_instance
 from logd.storage.tree import TILE_BATCHES
 from logd.storage.tree_head import Head
-from tests.logd.anchored import anchors_in, look_in_file, restore, three_days, trail_id
+from tests.logd.anchored import anchors_in, look_in_file, original, restore, trail_id
 from tests.logd.stepped_daemon import SteppedDaemon
 from tests.logd.trails import emit, noted
 from tests.support.instance import ROOT, Instance, check_sums
+
+__all__ = ["original"]  # a fixture
 
 NOW_NS = 1_700_000_000 * 10**9
 HEAD = Head(812, 20417, bytes(range(32)))
 TRAIL = "9f1c00112233aabb"
 SIGNER = HeadSigner(TRAIL, bytes(range(32)))
-
-
-@pytest.fixture(scope="module")
-def days() -> Iterator[Path]:
-    yield from three_days()
-
-
-@pytest.fixture
-def stored(days: Path, tmp_path_factory: pytest.TempPathFactory, directory: Path) -> Instance:
-    """A copy of an instance of three days, with its anchors in anchors.log."""
-    instance = Instance(directory / "i")
-    shutil.copytree(days, instance.directory, dirs_exist_ok=True)
-    return instance
 
 
 def vkey(instance: Instance) -> str:

@@ -13,11 +13,13 @@ import sqlcipher3
 from logd.audit.verify import verify
 from logd.batch import Batch
 from logd.errors import StorageBusy, StorageFailed
-from logd.storage import erasure_list, wal
+from logd.storage import erasure_list, keyfile, wal
 from logd.storage.database import connect
+from logd.storage.opening import opened_store
 from logd.storage.store import Store
 from logd_wire.wire import Event
 from tests.logd.full_disk import failing
+from tests.support.instance import Instance
 
 KEY = bytes(range(32))
 ERRORS = {
@@ -141,3 +143,47 @@ def test_what_is_ignored_is_counted_also_in_a_batch_of_which_something_is_erased
     counters = dict(made.connection.execute("SELECT name, value FROM counter").fetchall())
     assert (counters["duplicates_ignored"], counters["erased"]) == (5, 2)
     assert made.producer(1000, 2).stored == 2
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA wal_checkpoint(TRUNCATE)", "SELECT"])
+def test_of_an_error_and_a_close_that_fails_the_error_is_raised(
+    instance: Instance, statement: str
+) -> None:
+    """The close fails by a flush, or since a statement is unfinished, which locks a table."""
+    instance.open_store().close()
+    key = keyfile.read(instance.config.key_file)
+    unfinished = []
+
+    def fail(store: Store) -> None:
+        store.commit(batch_of(store, 3), 2)
+        if statement == "SELECT":
+            unfinished.append(store.connection.execute("SELECT * FROM event"))
+            unfinished[0].fetchone()
+        else:
+            store.connection.set_authorizer(refuse_checkpoints)
+        raise LookupError
+
+    with pytest.raises(LookupError), opened_store(instance.config, key, 2) as store:
+        fail(store)
+    with pytest.raises(sqlcipher3.ProgrammingError, match="closed"):
+        store.connection.execute("SELECT 1")
+
+
+def refuse_checkpoints(action: int, name: str, *_: object) -> int:
+    denied = action == sqlcipher3.SQLITE_PRAGMA and name == "wal_checkpoint"
+    return int(sqlcipher3.SQLITE_DENY if denied else sqlcipher3.SQLITE_OK)
+
+
+def test_a_close_whose_checkpoint_fails_closes_the_database_and_names_the_failure(
+    directory: Path,
+) -> None:
+    store = Store(directory / "a.db", KEY, 1, 10)
+    store.commit(batch_of(store, 3), 2)
+    store.connection.set_authorizer(refuse_checkpoints)
+    with pytest.raises(StorageFailed, match="not authorized"):
+        store.close()
+    with pytest.raises(sqlcipher3.ProgrammingError, match="closed"):
+        store.connection.execute("SELECT 1")
+    again = Store(directory / "a.db", KEY, 1, 10)
+    assert again.producer(1000, 2).stored == 3
+    again.close()

@@ -2,71 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-from base64 import b64encode
-from collections.abc import Callable, Iterator
-from functools import cache
-from hashlib import sha256
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from logd.audit.verify import verify
-from logd.batch import Batch, Producer
 from logd.storage import merkle, tree
 from logd.storage.database import Connection, connect
 from logd.storage.store import Store
 from logd.storage.tree import NotKept, Tree
-from logd.storage.tree_head import read_head
-from logd_wire.wire import Event, producer_seed
-from tests.logd.test_merkle import left
+from tests.logd.naive_tree import Naive, read_naive
 from tests.logd.tiles import set_tile_level
 
 KEY = bytes(32)
 CHAINED = 37  # of the made-up trails, batches of the former chain
-
-
-def naive_leaf(row: tuple[Any, ...], chained: int) -> bytes:
-    """The leaf of a batch's row, as the documents describe it."""
-    if row[0] > chained:
-        return bytes(row[5])
-    hashes = [b64encode(digest).decode() for digest in row[4:]]
-    numbers = " ".join(map(str, row[:4]))
-    text = f"logd/chained-batch@v1\n{numbers}\n{hashes[0]}\n{hashes[1]}\n"
-    return sha256(b"\x00" + text.encode()).digest()
-
-
-class Naive:
-    """The tree of RFC 9162 over these leaves, by its recursive definition."""
-
-    def __init__(self, leaves: list[bytes]) -> None:
-        @cache
-        def subtree(first: int, end: int) -> bytes:
-            if end - first == 1:
-                return leaves[first]
-            k = left(end - first)
-            return sha256(b"\x01" + subtree(first, first + k) + subtree(first + k, end)).digest()
-
-        self._subtree, self.size = subtree, len(leaves)
-
-    def root(self, size: int) -> bytes:
-        return self._subtree(0, size) if size else sha256(b"").digest()
-
-    def block(self, level: int, position: int) -> bytes:
-        return self._subtree(position << level, (position + 1) << level)
-
-
-def read_naive(connection: Connection) -> Naive:
-    """The tree over the rows that are there."""
-    (chained,) = connection.execute("SELECT batches FROM chained").fetchone()
-    rows = connection.execute(
-        "SELECT id, stored_ns, first_event, events, leaves_hash, hash FROM batch ORDER BY id"
-    ).fetchall()
-    assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
-    return Naive([naive_leaf(row, chained) for row in rows])
 
 
 def make(path: Path, size: int, chained: int = CHAINED) -> tuple[Connection, Naive]:
@@ -313,144 +263,3 @@ def test_the_empty_tree_has_the_empty_root(tmp_path: Path) -> None:
     assert Tree(connection).root_at(0).hex().startswith("e3b0c44298fc1c14")
     assert Tree(connection).growing(0) == merkle.Growing()
     connection.close()
-
-
-# -- what the store writes -------------------------------------------------------------------------
-
-
-def commit(store: Store, producer: Producer, count: int = 1) -> None:
-    batch = Batch(count, 10**6)
-    for _ in range(count):
-        producer.taken += 1
-        batch.add(producer, producer.taken, Event("page_view", 5, "7", b"\x80"), 1)
-    store.commit(batch, 7)
-    batch.mark_committed()
-
-
-def nodes(connection: Connection) -> list[tuple[int, int, bytes]]:
-    return list(connection.execute("SELECT * FROM node ORDER BY level, position"))
-
-
-def expected_nodes(connection: Connection) -> list[tuple[int, int, bytes]]:
-    naive = read_naive(connection)
-    size = naive.size
-    return [
-        (level, position, naive.block(level, position))
-        for level in range(tree.TILE_LEVEL, size.bit_length(), tree.TILE_LEVEL)
-        for position in range(size >> level)
-    ]
-
-
-@pytest.fixture
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_tile_level(monkeypatch, 2)
-
-
-@pytest.mark.usefixtures("small_tiles")
-def test_each_commit_writes_the_nodes_that_it_completes_and_the_head(tmp_path: Path) -> None:
-    """Also after the store was closed and opened again, at whatever size."""
-    path, rng = tmp_path / "a.db", random.Random(8)
-    producer = Producer(uid=1, id=1, seed=producer_seed(1))
-    store = Store(path, KEY, 1, 10)
-    for size in range(1, 140):
-        if rng.random() < 0.2:
-            store.close()
-            store = Store(path, KEY, 1, 10)
-        commit(store, producer, rng.randrange(1, 4))
-        connection = store.connection
-        assert nodes(connection) == expected_nodes(connection)
-        head = store.head
-        assert (head.batch, head.hash) == (size, read_naive(connection).root(size))
-        assert read_head(connection) == (head, 7)
-    assert verify(store.connection).findings == []
-    store.close()
-
-
-@pytest.mark.usefixtures("small_tiles")
-def test_a_transaction_that_is_rolled_back_leaves_the_tree_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(tmp_path / "a.db", KEY, 1, 10)
-    producer = Producer(uid=1, id=1, seed=producer_seed(1))
-    for _ in range(15):
-        commit(store, producer)
-    before = nodes(store.connection), store.head
-
-    def fail(_connection: Connection, batch: Batch) -> None:
-        store.append_internal_event(batch, "trail_exported", {}, 1)
-        raise LookupError
-
-    for _ in range(3):
-        with pytest.raises(LookupError):
-            store.transact(fail, 1)
-        assert (nodes(store.connection), store.head) == before
-    with monkeypatch.context() as patch:
-        patch.setattr("logd.storage.row_writer.count_batch", fail)  # after the rows are written
-        with pytest.raises(TypeError):
-            commit(store, producer)
-    producer.taken -= 1
-    assert (nodes(store.connection), store.head) == before
-    commit(store, producer)  # it completes blocks of two levels
-    assert nodes(store.connection) == expected_nodes(store.connection)
-    assert store.head.hash == read_naive(store.connection).root(16)
-    store.close()
-
-
-def in_child(work: Callable[[], None]) -> bool:
-    """Runs the work in a fork; whether it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status)
-
-
-@pytest.mark.usefixtures("small_tiles")
-def test_a_commit_that_is_killed_at_any_statement_leaves_the_tree_as_it_was(tmp_path: Path) -> None:
-    """The sixteenth batch completes blocks of two levels."""
-    path = tmp_path / "a.db"
-    store = Store(path, KEY, 1, 10)
-    producer = Producer(uid=1, id=1, seed=producer_seed(1))
-    for _ in range(15):
-        commit(store, producer)
-    before = nodes(store.connection), store.head
-    store.close()
-
-    def killed_before(statement: int) -> bool:
-        def work() -> None:
-            left = statement
-            mine = Store(path, KEY, 2, 10)
-
-            def count(_sql: str) -> None:
-                nonlocal left
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-
-            mine.connection.set_trace_callback(count)
-            commit(mine, Producer(uid=1, id=2, seed=producer_seed(2)))
-
-        return in_child(work)
-
-    kills = 0
-    while killed_before(kills):
-        kills += 1
-        connection = connect(path, KEY)
-        size = Tree(connection).size()
-        assert nodes(connection) == expected_nodes(connection)
-        if size == 16:
-            connection.close()
-            break  # after the commit, in what follows it
-        again = Store(path, KEY, 3, 10)
-        assert (nodes(again.connection), again.head) == before
-        again.close()
-        connection.close()
-    assert kills > 5, "before each statement of the transaction"
-    store = Store(path, KEY, 3, 10)
-    assert store.head.batch == 16
-    assert nodes(store.connection) == expected_nodes(store.connection)
-    assert verify(store.connection).findings == []
-    store.close()

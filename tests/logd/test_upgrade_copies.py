@@ -8,7 +8,7 @@ import pytest
 
 from logd.storage import keyfile
 from logd.storage.database import connect
-from tests.logd.test_upgrade_tree import OLDER, TREE, make
+from tests.logd.chained_trail import OLDER, TREE, make
 from tests.logd.trails import emit, restore
 from tests.support.instance import Instance, check_sums
 

@@ -21,10 +21,11 @@ from logd.storage.database import connect
 from logd.storage.hash_chain import read_chained
 from logd.storage.migrations import MIGRATIONS, schema_version, split
 from logd.storage.tree_head import has_tree
+from tests.logd.chained_trail import NEWEST, OLDER, TREE
 from tests.logd.made_up_trail import KEY
+from tests.logd.naive_tree import expected_nodes, nodes
 from tests.logd.older_acts import REMOVALS_SINCE, anchors_of, older_with_acts
-from tests.logd.test_tree import expected_nodes, nodes
-from tests.logd.test_upgrade_tree import NEWEST, OLDER, TREE, remove
+from tests.logd.test_upgrade_tree_killed import remove
 from tests.support.progress import Progress
 
 EVENTS = 1_000_000
@@ -127,7 +128,7 @@ def test_1000000_events_of_each_older_schema_end_right_after_kills_in_the_middle
         assert whole is not None
         remove(path)
         shutil.copy(original, path)
-        last = f"schema {NEWEST}"
+        last = f"schema {TREE + 1}"
         reports = whole["reports"]
         for prefix, number in (("", sum(reports.values()) // 2), (last, reports[last] // 2)):
             assert open_store(path, prefix, number) is None

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,75 +16,25 @@ from logd.audit.verify_batches import BatchesCheck, BatchRange
 from logd.audit.verify_sequences import Sequences
 from logd.audit.verify_tree import TreeCheck
 from logd.clock.readings import Reading
-from logd.storage import merkle, migration_progress, trail_clock
+from logd.storage import merkle, trail_clock
 from logd.storage.database import Connection, connect
-from logd.storage.hash_chain import Chained, read_chained
+from logd.storage.hash_chain import read_chained
 from logd.storage.job_table import FORGET, PRUNE
 from logd.storage.migrations import MIGRATIONS, schema_version, split
 from logd.storage.store import Store
 from logd.storage.tree import NotKept, Tree, add_functions
-from logd.storage.tree_head import has_tree
+from tests.logd.chained_trail import NEWEST, OLDER, TREE, check_migrated, make, some
 from tests.logd.made_up_trail import DAY_NS, KEY, TYPES, Trail
-from tests.logd.older_acts import anchors_of, older_with_acts
-from tests.logd.test_tree import Naive, expected_nodes, in_child, nodes, read_naive
+from tests.logd.naive_tree import Naive, nodes, read_naive
 from tests.logd.test_verify_part import cycle, small_parts
 
 __all__ = ["small_parts"]  # a fixture
 pytestmark = pytest.mark.usefixtures("clocks_from_1970", "small_parts", "few_parts")
 
-NEWEST = len(MIGRATIONS)
-TREE = [name for name, _ in MIGRATIONS].index("the Merkle tree")  # the last schema without
-OLDER = range(1, TREE + 1)
-EVENTS = 900
-PER_BATCH = 3
-
 
 @pytest.fixture
 def few_parts(small_parts: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proven, "EVENTS_PER_PART_MIN", 400)
-
-
-def some(*schemas: int) -> list[Any]:
-    """These schemas for each run, the others for the long ones."""
-    return [
-        schema if schema in schemas else pytest.param(schema, marks=pytest.mark.long(minutes=1))
-        for schema in OLDER
-    ]
-
-
-def make(path: Path, schema: int, key: bytes = KEY) -> tuple[list[Anchor], Chained]:
-    """Makes a trail of that schema; returns what its daemon has logged, and where it ends."""
-    older_with_acts(path, key, schema, random.Random(schema), EVENTS, PER_BATCH)
-    connection = connect(path, key)
-    anchors = anchors_of(connection)
-    end = Chained(
-        *connection.execute("SELECT max(id), max(first_event + events - 1) FROM batch").fetchone()
-    )
-    found = verify(connection)
-    assert (found.findings, found.batches) == ([], end.batches), "by the chain"
-    assert not has_tree(connection)
-    assert not compare(connection, anchors).findings
-    if schema >= 3:
-        (removed,) = connection.execute("SELECT sum(events) FROM removal").fetchone()
-        (redacted,) = connection.execute("SELECT count(*) FROM redacted").fetchone()
-        (leaves,) = connection.execute("SELECT count(*) FROM leaf").fetchone()
-        assert found.removed == removed > 200 and redacted > 40 and leaves > 100
-    (losses,) = connection.execute("SELECT count(*) FROM loss").fetchone()
-    assert losses > 20
-    connection.close()
-    assert len(anchors) == end.batches > 256
-    return anchors, end
-
-
-def check_migrated(connection: Connection, anchors: list[Anchor], end: Chained) -> None:
-    """A trail right after the migration: whole, with the right tree, and anchors match."""
-    assert schema_version(connection) == NEWEST
-    assert verify(connection).findings == []
-    assert read_chained(connection) == end
-    assert nodes(connection) == expected_nodes(connection) != []
-    found = compare(connection, anchors)
-    assert (found.compared, found.findings, found.not_proven) == (len(anchors), [], None)
-    assert found.last == anchors[-1]
 
 
 @pytest.mark.parametrize("schema", OLDER)
@@ -253,128 +198,6 @@ def check_proofs(connection: Connection, naive: Naive, size: int) -> None:
         assert tree.root_at(old) == naive.root(old)
         proof = merkle.consistency_proof(old, size, tree.block)
         assert merkle.is_consistent(old, size, naive.root(old), naive.root(size), proof)
-
-
-# -- kills -----------------------------------------------------------------------------------------
-
-
-def killed_at(path: Path, when: Callable[[Any, Callable[[], None]], None]) -> bool:
-    """Opens the database in a fork that may kill itself; whether it did.
-
-    `when` gets the connection before the migration, and what kills.
-    """
-
-    def work() -> None:
-        def connecting(*arguments: Any) -> Any:
-            connection = connect(*arguments)
-            when(connection, lambda: os.kill(os.getpid(), signal.SIGKILL))
-            return connection
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("logd.storage.store.connect", connecting)
-            Store(path, KEY, 2, 10)
-
-    return in_child(work)
-
-
-def at_statement(number: int) -> Callable[[Any, Callable[[], None]], None]:
-    def when(connection: Any, kill: Callable[[], None]) -> None:
-        left = number
-
-        def count(_sql: str) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                kill()
-
-        connection.set_trace_callback(count)
-
-    return when
-
-
-def at_step(number: int, of: int) -> Callable[[Any, Callable[[], None]], None]:
-    """Within a statement of the migration: after `number` times `of` steps of SQLite's machine."""
-
-    def when(_connection: Any, kill: Callable[[], None]) -> None:
-        left = number
-
-        def report(_progress: object, _what: str, _now_s: float) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                kill()
-
-        migration_progress.PROGRESS_STEPS = of
-        migration_progress.MigrationProgress._report = report  # type: ignore[assignment]
-
-    return when
-
-
-def check_killed(path: Path, schema: int, anchors: list[Anchor], end: Chained) -> int:
-    """After a kill: an earlier state is there, whole; returns its schema. The next start ends."""
-    connection = connect(path, KEY, read_only=True)
-    version = schema_version(connection)
-    assert schema <= version <= NEWEST
-    assert has_tree(connection) == (version == NEWEST)
-    found = verify(connection)
-    assert (found.findings, found.batches) == ([], end.batches)
-    assert compare(connection, anchors).findings == []
-    connection.close()
-    again = Store(path, KEY, 3, 10)
-    check_migrated(again.connection, anchors, end)
-    again.close()
-    return version
-
-
-@pytest.mark.parametrize("schema", some(1, 3, TREE))
-def test_killed_before_any_statement_the_next_start_ends_right(
-    schema: int, directory: Path
-) -> None:
-    """From the first schema at statements of all migrations, else at those of the last."""
-    path, original = directory / "a.db", directory / "original.db"
-    anchors, end = make(original, schema)
-    shutil.copy(original, path)
-
-    def listing(connection: Any, _kill: Callable[[], None]) -> None:
-        file = open(directory / "statements", "w", buffering=1)  # noqa: SIM115 - until it ends
-        connection.set_trace_callback(lambda sql: file.write(f"{' '.join(sql.split())}\n"))
-
-    assert not killed_at(path, listing)
-    statements = (directory / "statements").read_text().splitlines()
-    tree = next(n for n, sql in enumerate(statements) if sql.startswith("CREATE TABLE chained"))
-    first = statements.index("BEGIN IMMEDIATE") if schema == 1 else tree - 1
-    assert statements[first] == "BEGIN IMMEDIATE"
-    committed = statements.index("COMMIT", tree)
-    seen = {}
-    places = {*range(first, committed, 2 if schema == TREE else 5), committed, committed + 1}
-    for number in sorted(places):
-        remove(path)
-        shutil.copy(original, path)
-        assert killed_at(path, at_statement(number + 1))
-        seen[number] = check_killed(path, schema, anchors, end)
-    assert all((version == NEWEST) == (number > committed) for number, version in seen.items())
-    assert {TREE, NEWEST} <= set(seen.values())
-
-
-def remove(path: Path) -> None:
-    for file in path.parent.glob(f"{path.name}*"):
-        file.unlink()
-
-
-@pytest.mark.parametrize("schema", [1, TREE])
-def test_killed_within_a_statement_the_next_start_ends_right(schema: int, directory: Path) -> None:
-    path, original = directory / "a.db", directory / "original.db"
-    anchors, end = make(original, schema)
-    kills, number, killed = 0, 1, True
-    while killed:
-        remove(path)
-        shutil.copy(original, path)
-        killed = killed_at(path, at_step(number, 100))
-        kills += killed
-        version = check_killed(path, schema, anchors, end)
-        assert version < NEWEST or not killed
-        number += 1 + number // 2
-    assert kills > 8
 
 
 # -- the statements themselves ---------------------------------------------------------------------

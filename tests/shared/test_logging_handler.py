@@ -110,7 +110,7 @@ def test_lines_of_the_client_itself_do_not_become_events(
     own = logging.getLogger("logd.client")
     lines: list[str] = []
     seen = logging.Handler()
-    seen.emit = lambda record: lines.append(record.name)  # type: ignore[method-assign]
+    seen.emit = lambda record: lines.append(record.name)  # type: ignore[method-assign] # a stand-in
     for one in (handler, seen):
         own.addHandler(one)
     try:

@@ -207,6 +207,13 @@ def logging_to(clients: ClientFactory, app: Flask) -> ActivityLog:
     return ActivityLog(app)
 
 
+def app_of_7(clients: Clients, **config: Any) -> tuple[Flask, ActivityLog]:
+    """An app whose requests are all of user 7, with a page that has arguments."""
+    app = make_app(ACTIVITY_LOG_USER=lambda: 7, **config)
+    app.add_url_rule("/rooms/<room>/seats/<int:seat>", "seat", lambda room, seat: f"{room}{seat}")
+    return app, logging_to(clients, app)
+
+
 def with_flask_login(app: Flask) -> Flask:
     manager = flask_login.LoginManager(app)
     manager.user_loader(Account)
