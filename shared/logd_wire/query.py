@@ -33,9 +33,10 @@ TEXTS_MAX = 1000  # the most texts in one list of a request; a longer list takes
 TEXTS_BYTES_MAX = 24 * 1024
 
 # Of a client with a circuit breaker: how many requests of a process wait on while logd is silent,
-# which part of the timeout the others wait, and the times between probes, in seconds.
+# which part of the timeout the others and the probes wait, and the seconds between probes.
 SILENT_WAITERS = 1
 PATIENCE_PART = 1 / 4
+PROBE_PART = 1 / 2
 PROBE_FIRST_S = 0.5
 PROBE_INTERVAL_MAX_S = 2.0
 # Seconds between two looks at the breaker while a request waits for its answer.
@@ -218,7 +219,8 @@ class QueryClient:
     def _exchange(self, frame: bytes) -> dict[str, Any] | None:
         """Sends a request and returns its response, unless the breaker ends the wait."""
         begun_s = time.monotonic()
-        wait = Wait(begun_s + self.timeout_s, self.timeout_s * PATIENCE_PART, self.timeout_s)
+        timeout_s = self.timeout_s
+        wait = Wait(begun_s + timeout_s, timeout_s * PATIENCE_PART, timeout_s * PROBE_PART)
         # A breaker of its own lets a request wait for its whole timeout.
         breaker = self._breaker or breaker_of_reports()
         try:
