@@ -37,7 +37,7 @@ class Clocked:
 
     def crowd(self, threads: int = THREADS, events: int = 1, timeout_s: float = TIMEOUT_S) -> None:
         """That many threads at once, each with some events in turn."""
-        with in_threads(threads, lambda n: [self.hand_in(n, timeout_s) for _ in range(events)]):  # type: ignore[arg-type,return-value] # a list is as good as None
+        with in_threads(threads, lambda n: [self.hand_in(n, timeout_s) for _ in range(events)]):  # type: ignore[arg-type] # a list is as good as None
             pass
 
     def of(self, outcome: Outcome) -> list[float]:
@@ -175,7 +175,7 @@ def test_a_probe_waits_shortly_one_at_a_time_and_hears_of_a_return(
         assert clocked.breaker["open"]
         time.sleep(0.35)
         # The daemon comes back while the next probe waits. Before that nothing is confirmed.
-        with in_threads(1, lambda _: clocked.hand_in(timeout_s=8.0)):  # type: ignore[arg-type,return-value] # its outcome is kept
+        with in_threads(1, lambda _: clocked.hand_in(timeout_s=8.0)):  # type: ignore[arg-type] # its outcome is kept
             until(lambda: parts.producers(client).awaited, "it waits")
             assert clocked.hand_in() is Outcome.UNKNOWN
             go_on(instance)
@@ -283,7 +283,7 @@ def test_a_caller_with_more_patience_than_the_one_that_timed_out_waits(
     instance.start()
     with Client(instance.socket) as client:
         clocked = opened(instance, client, timeout_s=0.02)
-        with in_threads(1, lambda _: clocked.hand_in(timeout_s=LONG_S)):  # type: ignore[arg-type,return-value] # its outcome is kept
+        with in_threads(1, lambda _: clocked.hand_in(timeout_s=LONG_S)):  # type: ignore[arg-type] # its outcome is kept
             until(lambda: parts.producers(client).awaited, "it waits")
             go_on(instance)
         assert [outcome for outcome, _ in clocked.outcomes] == [Outcome.STORED]
