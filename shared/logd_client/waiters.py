@@ -29,10 +29,10 @@ _POLL_INTERVAL_GROWTH = 1.2
 # Seconds for which a poller may be kept from polling. Every other thread polls
 # itself after that time, in case the poller that should wake it has ended.
 LEASE_S = 0.25
-# While nothing is confirmed, a wait may last this part of its timeout; the oldest ones, as many as
-# the client's `durable_waiters`, may last as long as their timeout. It is a part and not a time,
-# since a caller with a long timeout wants the outcome from a slow disk, too.
-PATIENCE_PART = 1 / 8
+# While nothing is confirmed, a wait may last one such part of its timeout; the oldest ones, as
+# many as the client's `durable_waiters`, may last as long as their timeout. It is a part and not a
+# time, since a caller with a long timeout wants the outcome from a slow disk, too.
+PATIENCE_PARTS = 8
 # How many callers wait on, unless the client is given another number: half of four threads.
 DURABLE_WAITERS = 2
 # Seconds until the first probe after a timeout; later intervals double, up to the second one.
@@ -78,7 +78,7 @@ def breaker_of_durable_waits(waiters_max: int = DURABLE_WAITERS) -> CircuitBreak
 
 def durable_wait(deadline_s: float) -> Wait:
     """Returns the wait of a durable event's caller, from now until `deadline_s`."""
-    patience_s = (deadline_s - time.monotonic()) * PATIENCE_PART
+    patience_s = (deadline_s - time.monotonic()) / PATIENCE_PARTS
     return Wait(deadline_s, patience_s, probe_s=patience_s)
 
 
@@ -158,11 +158,8 @@ class ConfirmationWaiters:
             left_s = deadline_s - now_s
             if left_s <= 0 or self._confirmed_at_end is not None:
                 return False
-            asleep_s = min(LEASE_S, left_s)
-            if limit is not None:
-                if self._breaker.must_end(limit, now_s):
-                    return False
-                asleep_s = min(asleep_s, self._breaker.next_check_s(limit, now_s) or LEASE_S)
+            if limit is not None and self._breaker.must_end(limit, now_s):
+                return False
             poller = self._poller
             # A poller with the same thread id is this thread, interrupted by this signal handler.
             if poller is None or poller.thread == me.thread or now_s >= self._lease_until_s:
@@ -173,7 +170,7 @@ class ConfirmationWaiters:
                 time.sleep(min(interval_s, left_s))
                 interval_s = min(interval_s * _POLL_INTERVAL_GROWTH, POLL_INTERVAL_MAX_S)
             else:
-                me.gate.acquire(timeout=asleep_s)
+                me.gate.acquire(timeout=min(LEASE_S, left_s))
 
     def _wake(self, confirmed: int) -> None:
         self._woken_for = confirmed

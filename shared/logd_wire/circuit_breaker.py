@@ -71,10 +71,6 @@ class CircuitBreaker:
             wait.skipped = wait not in self._oldest(now_s)
         return wait.skipped
 
-    def next_check_s(self, wait: Wait, now_s: float) -> float:
-        """Returns in how many seconds `must_end` may become true; 0 if at any time."""
-        return max(0.0, wait.patience_s - self._silence_s(now_s))
-
     def end(self, wait: Wait) -> None:
         """Removes a wait, however it has ended. May be called twice."""
         self._waiting.pop(wait, None)

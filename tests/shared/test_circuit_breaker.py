@@ -41,7 +41,6 @@ def test_a_crowd_waits_for_the_patience_and_only_the_oldest_wait_on(
     crowd = [wait_from(0.0) for _ in range(8)]
     assert all(breaker.begin(wait, 0.0) for wait in crowd)
     assert not any(breaker.must_end(wait, PATIENCE_S - 0.001) for wait in crowd)
-    assert breaker.next_check_s(crowd[7], 0.2) == pytest.approx(PATIENCE_S - 0.2)
     ended = [breaker.must_end(wait, PATIENCE_S) for wait in crowd]
     assert ended == [False] * 2 + [True] * 6
     assert [wait.skipped for wait in crowd] == ended
