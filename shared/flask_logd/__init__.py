@@ -44,6 +44,7 @@ the nearest known one.
 | `ACTIVITY_LOG_OUTBOX_DIRECTORY` | found by the socket | directory of the outbox |
 | `ACTIVITY_LOG_DURABLE` | `()` | event types for which `log` waits for the disk |
 | `ACTIVITY_LOG_DURABLE_TIMEOUT_S` | `5.0` | how long it waits, in seconds |
+| `ACTIVITY_LOG_DURABLE_WAITERS` | 2 | threads of a process that wait that long while logd hangs |
 | `ACTIVITY_LOG_DURABLE_UNKNOWN` | `"carry_on"` | `"tell_user"` flashes a message on timeout |
 | `ACTIVITY_LOG_DURABLE_MESSAGE` | a sentence | that message |
 | `ACTIVITY_LOG_CLIENT` | `logd_client.Client` | callable that creates the client; for tests |
@@ -125,7 +126,14 @@ For a durable event `activity.log` returns an `Outcome`:
 |---|---|---|
 | `STORED` | yes | the event is on disk |
 | `REFUSED` | no | the event was not accepted; `stats()` has the cause |
-| `UNKNOWN` | no | the event was accepted, but its storage was not confirmed before the timeout |
+| `UNKNOWN` | no | the event was accepted, but its storage was not confirmed in time |
+
+A logd that hangs does not hold all threads of a server. While nothing at all is being confirmed,
+calls end after an eighth of the timeout, except for the `ACTIVITY_LOG_DURABLE_WAITERS` oldest ones
+of the process: set it to half of its threads. After a timeout no call waits, except one now and
+then, until logd confirms something. `stats()["durable_breaker"]` says whether that is so (`open`)
+and how many calls ended early (`skipped`). A disk that commits within an eighth of the timeout is
+waited for as long as ever.
 
 An unknown outcome is logged: an event `durable_unknown` before the call returns, and once more is
 known an event `durable_settled` before the client's next event. It is also counted, in

@@ -45,7 +45,8 @@ class ActivityClient(Protocol):
 
 
 # A client is created with the arguments of `logd_client.Client`: the socket's path,
-# `strict=` (raise on a malformed event), and `outbox_bytes=` and `outbox_directory=` where set.
+# `strict=` (raise on a malformed event), and where set `outbox_bytes=`, `outbox_directory=` and
+# `durable_waiters=`.
 ClientFactory = Callable[..., ActivityClient]
 
 

@@ -38,6 +38,7 @@ _DEFAULTS: dict[str, Any] = {
     "ACTIVITY_LOG_REQUEST_ID_HEADER": "X-Request-ID",
     "ACTIVITY_LOG_DURABLE": (),
     "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 5.0,
+    "ACTIVITY_LOG_DURABLE_WAITERS": None,
     "ACTIVITY_LOG_DURABLE_UNKNOWN": CARRY_ON,
     "ACTIVITY_LOG_DURABLE_MESSAGE": MESSAGE,
 }
@@ -100,11 +101,14 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
 
     enabled = read("ACTIVITY_LOG_ENABLED", _is_bool, "True or False")
     outbox_bytes = read("ACTIVITY_LOG_OUTBOX_BYTES", _is_size_or_none, "a number of bytes over 0")
+    waiters = read("ACTIVITY_LOG_DURABLE_WAITERS", _is_size_or_none, "a number of threads over 0")
     directory = read("ACTIVITY_LOG_OUTBOX_DIRECTORY", _is_path_or_none, "a directory's path")
     # Unset options are left out, since the client has its own defaults.
     options: dict[str, Any] = {}
     if outbox_bytes is not None:
         options["outbox_bytes"] = outbox_bytes
+    if waiters is not None:
+        options["durable_waiters"] = waiters
     if directory is not None:
         options["outbox_directory"] = os.fspath(directory)
     return Settings(

@@ -31,7 +31,7 @@ from logd_client.socket_path import absolute
 from logd_client.stats import ClientStats
 from logd_client.succession import OutboxSettings, ProducerSuccession
 from logd_client.tracker import DurableTracker
-from logd_client.waiters import ConfirmationWaiters, deadline_after
+from logd_client.waiters import DURABLE_WAITERS, ConfirmationWaiters, deadline_after
 from logd_wire.paths import check_socket_path
 
 __all__ = ["OUTBOX_BYTES", "Client", "Outcome"]
@@ -48,7 +48,9 @@ class Client:
     64 KiB of it are taken at the first event, more when that is full.
     `outbox_directory` overrides where the daemon says outboxes are. With `strict`, a malformed
     event raises as well as being counted, and so does a value that would be marked: for tests and
-    development. `environment` replaces clocks and producers in tests.
+    development. `durable_waiters` is how many callers of durable events wait on while nothing is
+    being confirmed: half of a server's threads, see `emit_durable`. `environment` replaces clocks
+    and producers in tests.
 
     Raises PathTooLong for a socket path of over 107 bytes. Nothing else: the outbox is made at the
     first event, and without the daemon events wait in it.
@@ -61,10 +63,13 @@ class Client:
         outbox_bytes: int = OUTBOX_BYTES,
         outbox_directory: str | None = None,
         strict: bool = False,
+        durable_waiters: int = DURABLE_WAITERS,
         environment: Environment = SYSTEM_ENVIRONMENT,
     ) -> None:
         check_socket_path(socket_path)
-        settings = OutboxSettings(absolute(os.fspath(socket_path)), outbox_bytes, outbox_directory)
+        settings = OutboxSettings(
+            absolute(os.fspath(socket_path)), outbox_bytes, outbox_directory, durable_waiters
+        )
         clock = environment.clock
         # None of these objects refers to the client,
         # so a client that is no longer used is closed at once.
@@ -124,6 +129,11 @@ class Client:
         its storage is not confirmed. An event `durable_unknown` then follows it in the trail, with
         `user_told` if `tell_user` says that the user will be told; and a later event
         `durable_settled` names it, once the outcome is known.
+
+        While nothing at all is being confirmed, callers do not wait for that long: after an eighth
+        of their timeout only the `durable_waiters` oldest ones do, and once one of these has timed
+        out, UNKNOWN is returned at once, except to one caller now and then, until the daemon
+        confirms something. So a daemon that hangs does not hold all threads of a server.
         """
         deadline_s = deadline_after(timeout_s)
         event = DurableEvent(tell_user)
@@ -187,8 +197,9 @@ class Client:
         `room_bytes` is the free part of the present ring, plus the larger rings that may follow it
         unless there was no memory for one at the last attempt. `room_s` is how long that room lasts
         at the rate of events since the last call, if the daemon confirmed nothing more; None
-        without events. `send_error` is why the kernel did not take the last datagram; None where it
-        did.
+        without events. `durable_breaker`: whether durable events are not waited for at present
+        (`open`), and how many waits were ended early or not made (`skipped`). `send_error` is why
+        the kernel did not take the last datagram; None where it did.
         """
         return self._guard.run(self._stats.read)
 

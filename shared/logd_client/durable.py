@@ -13,7 +13,7 @@ import enum
 from typing import Any
 
 from logd_client.producer import Producer
-from logd_client.waiters import ConfirmationWaiters
+from logd_client.waiters import ConfirmationWaiters, durable_wait
 from logd_wire.forks import Mark
 from logd_wire.outbox.writer import OutboxWriter
 
@@ -36,13 +36,15 @@ class Outcome(enum.Enum):
 class DurableEvent:
     """A durable event, from before it is accepted until its last note is written.
 
-    `unknown_recorded` is true once its `durable_unknown` is in the outbox.
+    `unknown_recorded` is true once its `durable_unknown` is in the outbox. `skipped`: its wait was
+    not made, or ended before its timeout, since nothing was being confirmed.
     """
 
     def __init__(self, tell_user: bool) -> None:
         self.type = ""
         self.user: str | None = None
         self.unknown_recorded = False
+        self.skipped = False
         self._tell_user = tell_user
         # The place is a pair, so that one assignment changes both:
         # a waiting thread reads them outside the guard.
@@ -92,13 +94,18 @@ class DurableEvent:
             self.reserve_note_space(successor)
 
     def wait(self, deadline_s: float) -> bool:
-        """Waits until the event is on disk; False if it is not by the deadline."""
+        """Waits until the event is on disk; False if it is not by the deadline.
+
+        While nothing is being confirmed, it may return False before that, or at once.
+        """
+        limit = durable_wait(deadline_s)
         place = None
         # The event of a retired outbox may be written again to another.
         while self._place is not place:
             place = self._place
-            if place is not None and place[0].wait(place[1], deadline_s):
+            if place is not None and place[0].wait(place[1], deadline_s, limit):
                 return True
+        self.skipped = limit.skipped
         return False
 
     def is_at(self, producer: Producer, sequence: int) -> bool:

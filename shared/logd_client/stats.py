@@ -64,6 +64,10 @@ class ClientStats:
             "unconfirmable": unconfirmable,
             "durable_unknown": self.tracker.unknown_count,
             "unsettled": len(self.tracker.unresolved.events),
+            "durable_breaker": {
+                "open": producers.breaker.is_open,
+                "skipped": self.tracker.skipped_count,
+            },
             "outbox": outbox,
             "send_error": producer.send_error if producer else None,
         }

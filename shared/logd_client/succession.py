@@ -16,7 +16,11 @@ from logd_client.growth import Growth, first_ring_bytes
 from logd_client.guard import Guard
 from logd_client.producer import Producer
 from logd_client.refusals import ClientRefusals
-from logd_client.waiters import ConfirmationWaiters
+from logd_client.waiters import (
+    DURABLE_WAITERS,
+    ConfirmationWaiters,
+    breaker_of_durable_waits,
+)
 from logd_wire.forks import Forked
 from logd_wire.outbox.writer import OutboxWriter
 
@@ -31,11 +35,15 @@ DISPLACED_S = 2.0
 
 @dataclass(frozen=True)
 class OutboxSettings:
-    """The path of the daemon's socket, and the place and size of this client's outboxes."""
+    """The path of the daemon's socket, and the place and size of this client's outboxes.
+
+    `durable_waiters` is how many callers wait on while nothing is being confirmed.
+    """
 
     socket_path: str
     outbox_bytes: int
     outbox_directory: str | None
+    durable_waiters: int = DURABLE_WAITERS
 
 
 class ProducerSuccession:
@@ -61,6 +69,7 @@ class ProducerSuccession:
         self.current: Producer | None = None
         self.former = FormerProducers(self._close_former, self._environment.former_type)
         self.growth = Growth(self.settings.outbox_bytes)
+        self.breaker = breaker_of_durable_waits(self.settings.durable_waiters)
         self._waiters: dict[Producer, ConfirmationWaiters] = {}
         # The references are weak, so that a call interrupted
         # by a signal handler leaves no event behind.
@@ -241,7 +250,7 @@ class ProducerSuccession:
         """Returns the threads that wait for the given producer's confirmations."""
         waiters = self._waiters.get(producer)
         if waiters is None:
-            waiters = self._waiters[producer] = ConfirmationWaiters(producer)
+            waiters = self._waiters[producer] = ConfirmationWaiters(producer, self.breaker)
         return waiters
 
     def end_waits(self) -> None:

@@ -15,7 +15,8 @@ from logd_wire.outbox.layout import REFUSED_ERROR
 class DurableTracker:
     """Records the outcomes of durable events. Called under the client's guard.
 
-    `unresolved` holds the events whose callers were given UNKNOWN; `unknown_count` counts them all.
+    `unresolved` holds the events whose callers were given UNKNOWN; `unknown_count` counts them all,
+    `skipped_count` those of them for which the breaker ended the wait.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class DurableTracker:
         """Resets the tracker to no durable events."""
         self.unresolved = UnresolvedEvents()
         self.unknown_count = 0
+        self.skipped_count = 0
 
     def track(self, event: DurableEvent, sequence: int) -> None:
         """Records that the event is accepted with that sequence.
@@ -52,6 +54,7 @@ class DurableTracker:
         if not (event.unknown_recorded or nested):
             self._record_unknown(event)
         self.unknown_count += 1
+        self.skipped_count += event.skipped
         if not (event.belongs_to_parent or self._producers.closed):
             self.unresolved.add(event)
         return Outcome.UNKNOWN

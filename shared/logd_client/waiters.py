@@ -8,6 +8,8 @@ wakes them, and the next takes over when it leaves, or when its lease runs out.
 There is no lock, only single assignments and operations on one dict: a signal handler that waits
 in the middle of a wait of the same thread polls by itself, one that raises leaves nothing locked,
 and a forked child, in which the other threads are gone, waits for none of them.
+
+The callers of durable events wait only as long as the client's circuit breaker lets them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import threading
 import time
 
 from logd_client.producer import Producer
+from logd_wire.circuit_breaker import CircuitBreaker, Wait
 
 POLL_INTERVAL_MIN_S = 0.0002
 POLL_INTERVAL_MAX_S = 0.005
@@ -26,6 +29,16 @@ _POLL_INTERVAL_GROWTH = 1.2
 # Seconds for which a poller may be kept from polling. Every other thread polls
 # itself after that time, in case the poller that should wake it has ended.
 LEASE_S = 0.25
+# While nothing is confirmed, a wait may last one such part of its timeout; the oldest ones, as
+# many as the client's `durable_waiters`, may last as long as their timeout. It is a part and not a
+# time, since a caller with a long timeout wants the outcome from a slow disk, too.
+PATIENCE_PARTS = 8
+# How many callers wait on, unless the client is given another number: half of four threads.
+DURABLE_WAITERS = 2
+# Seconds until the first probe after a timeout; later intervals double, up to the second one.
+# A confirmation is seen without a probe, by the next durable event.
+PROBE_FIRST_S = 1.0
+PROBE_INTERVAL_MAX_S = 15.0
 
 
 class _Waiter:
@@ -58,11 +71,27 @@ def deadline_after(timeout_s: float | None) -> float:
         return now_s
 
 
-class ConfirmationWaiters:
-    """The threads that wait for one producer's confirmations."""
+def breaker_of_durable_waits(waiters_max: int = DURABLE_WAITERS) -> CircuitBreaker:
+    """Returns a circuit breaker for the durable events of one client in one process."""
+    return CircuitBreaker(waiters_max, PROBE_FIRST_S, PROBE_INTERVAL_MAX_S)
 
-    def __init__(self, producer: Producer) -> None:
+
+def durable_wait(deadline_s: float) -> Wait:
+    """Returns the wait of a durable event's caller, from now until `deadline_s`."""
+    patience_s = (deadline_s - time.monotonic()) / PATIENCE_PARTS
+    return Wait(deadline_s, patience_s, probe_s=patience_s)
+
+
+class ConfirmationWaiters:
+    """The threads that wait for one producer's confirmations.
+
+    `breaker` is the client's, for the waits of all its producers.
+    """
+
+    def __init__(self, producer: Producer, breaker: CircuitBreaker) -> None:
         self.producer = producer
+        self._breaker = breaker
+        self._seen = 0
         self.has_successor = False
         self._waiting: dict[_Waiter, None] = {}
         self._poller: _Waiter | None = None
@@ -75,37 +104,61 @@ class ConfirmationWaiters:
         at_end = self._confirmed_at_end
         return self.producer.confirmed if at_end is None else at_end
 
-    def wait(self, sequence: int, deadline_s: float) -> bool:
+    def _poll(self) -> int:
+        """Returns the last sequence known to be on disk, and tells the breaker if it has moved."""
+        confirmed = self.confirmed()
+        if confirmed != self._seen:
+            self._seen = confirmed
+            self._breaker.moved()
+        return confirmed
+
+    def wait(self, sequence: int, deadline_s: float, limit: Wait | None = None) -> bool:
         """Waits until `sequence` is on disk; returns False if it is not by `deadline_s`.
 
-        `deadline_s` is monotonic. It returns False at once when the outcome can no longer be known.
+        `deadline_s` is monotonic. It returns False at once when the outcome can no longer be known,
+        and with a `limit` as soon as the breaker ends it.
         """
-        if self.confirmed() >= sequence:
+        if self._poll() >= sequence:
             return True
         # The condition is written as "not ... >", so that nan counts as past.
         if self.producer.outbox is None or not deadline_s > time.monotonic():
             return False
+        if limit is None:
+            return self._queue(sequence, deadline_s, None)
+        try:
+            if not self._breaker.begin(limit, time.monotonic()):
+                return False
+            stored = self._queue(sequence, deadline_s, limit)
+            if not (stored or limit.skipped or self._confirmed_at_end is not None):
+                self._breaker.timed_out(limit, time.monotonic())
+            return stored
+        finally:
+            self._breaker.end(limit)
+
+    def _queue(self, sequence: int, deadline_s: float, limit: Wait | None) -> bool:
         me = _Waiter(sequence)
         # The thread is queued before its first poll,
         # so that a confirmation after that poll wakes it.
         self._waiting[me] = None
         try:
-            return self._wait(me, deadline_s)
+            return self._wait(me, deadline_s, limit)
         finally:
             self._waiting.pop(me, None)
             # If there is no poller, this thread was woken to become it, and is done instead.
             if self._poller is me or self._poller is None:
                 self._promote_poller()
 
-    def _wait(self, me: _Waiter, deadline_s: float) -> bool:
+    def _wait(self, me: _Waiter, deadline_s: float, limit: Wait | None) -> bool:
         interval_s = POLL_INTERVAL_MIN_S
         while True:
-            confirmed = self.confirmed()
+            confirmed = self._poll()
             if confirmed >= me.sequence:
                 return True
             now_s = time.monotonic()
             left_s = deadline_s - now_s
             if left_s <= 0 or self._confirmed_at_end is not None:
+                return False
+            if limit is not None and self._breaker.must_end(limit, now_s):
                 return False
             poller = self._poller
             # A poller with the same thread id is this thread, interrupted by this signal handler.

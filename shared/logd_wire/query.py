@@ -19,6 +19,7 @@ from typing import Any
 import msgpack
 
 from logd_wire.causes import why_no_answer
+from logd_wire.circuit_breaker import CircuitBreaker, Wait
 from logd_wire.paths import check_socket_path
 from logd_wire.schema import check_user
 from logd_wire.wire import check_whole
@@ -30,6 +31,16 @@ ROWS_MAX = 1000
 TEXTS_MAX = 1000  # the most texts in one list of a request; a longer list takes several requests
 # Bytes of the texts in one list: two such lists and the other fields fit into REQUEST_BYTES_MAX.
 TEXTS_BYTES_MAX = 24 * 1024
+
+# Of a client with a circuit breaker: how many requests of a process wait on while logd is silent,
+# which part of the timeout the others and the probes wait, and the seconds between probes.
+SILENT_WAITERS = 1
+PATIENCE_PART = 1 / 4
+PROBE_PART = 1 / 2
+PROBE_FIRST_S = 0.5
+PROBE_INTERVAL_MAX_S = 2.0
+# Seconds between two looks at the breaker while a request waits for its answer.
+_LOOK_INTERVAL_S = 0.05
 
 _LENGTH = struct.Struct("!I")
 _TIMEVAL = struct.Struct("@ll")
@@ -49,7 +60,10 @@ class QueryError(Exception):
 
 
 class Unavailable(QueryError):
-    """No answer came: the daemon is not running, restarting, or slower than the timeout."""
+    """No answer came: the daemon is not running, restarting, or slower than the timeout.
+
+    Or it was not asked, or not waited for, because it has not answered for a while.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__("unavailable", message)
@@ -153,13 +167,18 @@ class QueryClient:
     """Requests reports from the daemon. Holds no connection and no key; threads may share it.
 
     `timeout_s` (seconds) bounds request and answer together, however slow either is, so that a page
-    with a chart answers even while the daemon does not.
+    with a chart answers even while the daemon does not. With a `breaker`, which the clients of a
+    process share, a daemon that hangs does not hold all threads of a server: see
+    `breaker_of_reports`.
     """
 
-    def __init__(self, socket_path: str, timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, socket_path: str, timeout_s: float = 2.0, breaker: CircuitBreaker | None = None
+    ) -> None:
         check_socket_path(socket_path)
         self.socket_path = socket_path
         self.timeout_s = timeout_s
+        self._breaker = breaker
 
     def ask(self, report: str, *, asked_by: str | None = None, **params: Any) -> Answer:
         """Requests one page of one report.
@@ -198,11 +217,46 @@ class QueryClient:
         return Answer(rows=response.get("rows", []), next=response.get("next"))
 
     def _exchange(self, frame: bytes) -> dict[str, Any] | None:
-        deadline_s = time.monotonic() + self.timeout_s
+        """Sends a request and returns its response, unless the breaker ends the wait."""
+        begun_s = time.monotonic()
+        timeout_s = self.timeout_s
+        wait = Wait(begun_s + timeout_s, timeout_s * PATIENCE_PART, timeout_s * PROBE_PART)
+        # A breaker of its own lets a request wait for its whole timeout.
+        breaker = self._breaker or breaker_of_reports()
+        try:
+            if not breaker.begin(wait, begun_s):
+                raise _not_waited_for()
+            response = self._send_and_receive(frame, wait, breaker)
+            ended_s = time.monotonic()
+            # A report about persons that cannot be recorded is refused only after a while.
+            refused = response is not None and response.get("error") == "unavailable"
+            if refused and ended_s - begun_s >= wait.patience_s:
+                breaker.timed_out(wait, ended_s)
+            else:
+                breaker.moved()
+            return response
+        except TimeoutError:
+            if not wait.skipped:
+                breaker.timed_out(wait, time.monotonic())
+            raise
+        except (OSError, FrameError):
+            breaker.moved()  # the error came at once: whoever asks again does not wait for it
+            raise
+        finally:
+            breaker.end(wait)
+
+    def _send_and_receive(
+        self, frame: bytes, wait: Wait, breaker: CircuitBreaker
+    ) -> dict[str, Any] | None:
+        deadline_s = wait.until_s
 
         def receive(length: int) -> bytes:
-            sock.settimeout(_left(deadline_s))
-            return sock.recv(length)
+            while True:
+                if breaker.must_end(wait, time.monotonic()):
+                    raise _not_waited_for()
+                sock.settimeout(min(_left(deadline_s), _LOOK_INTERVAL_S))
+                with contextlib.suppress(TimeoutError):
+                    return sock.recv(length)
 
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             _connect(sock, self.socket_path, self.timeout_s)
@@ -211,6 +265,20 @@ class QueryClient:
             with contextlib.suppress(BrokenPipeError):
                 sock.sendall(frame)
             return read_frame(receive, RESPONSE_BYTES_MAX)
+
+
+def breaker_of_reports() -> CircuitBreaker:
+    """Returns a circuit breaker for the clients of one process.
+
+    While no answer comes at all, one request waits for its timeout, and the others for a quarter of
+    it. After a timeout the next ones raise Unavailable at once, except for one at a time, at
+    intervals of 2 seconds at most; any answer ends that.
+    """
+    return CircuitBreaker(SILENT_WAITERS, PROBE_FIRST_S, PROBE_INTERVAL_MAX_S)
+
+
+def _not_waited_for() -> TimeoutError:
+    return TimeoutError("it has not answered lately, and others are waiting for it already")
 
 
 def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:

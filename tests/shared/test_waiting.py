@@ -12,7 +12,11 @@ import pytest
 
 from logd_client import waiters
 from logd_client.producer import Producer
-from logd_client.waiters import POLL_INTERVAL_MAX_S, ConfirmationWaiters
+from logd_client.waiters import (
+    POLL_INTERVAL_MAX_S,
+    ConfirmationWaiters,
+    breaker_of_durable_waits,
+)
 from tests.support.instance import until
 
 LONG_S = 60.0
@@ -67,7 +71,7 @@ def producer() -> FakeProducer:
 
 @pytest.fixture
 def waits(producer: FakeProducer) -> ConfirmationWaiters:
-    return ConfirmationWaiters(cast(Producer, producer))
+    return ConfirmationWaiters(cast(Producer, producer), breaker_of_durable_waits())
 
 
 def all_wait(waits: ConfirmationWaiters, threads: int) -> None:

@@ -105,11 +105,17 @@ def test_an_app_mounted_as_a_handler_of_another_is_logged_by_both(clients: Clien
 
 
 def test_settings_are_passed_to_the_client(clients: Clients) -> None:
-    app = make_app(ACTIVITY_LOG_OUTBOX_BYTES=4096, ACTIVITY_LOG_OUTBOX_DIRECTORY="/dev/shm/x")
+    app = make_app(
+        ACTIVITY_LOG_OUTBOX_BYTES=4096,
+        ACTIVITY_LOG_OUTBOX_DIRECTORY="/dev/shm/x",
+        ACTIVITY_LOG_DURABLE_WAITERS=3,
+    )
     activity = logging_to(clients, app)
     assert activity.client(app) is clients.made[0]
     assert clients.made[0] == FakeClient(
-        "/nowhere/logd.sock", False, {"outbox_bytes": 4096, "outbox_directory": "/dev/shm/x"}
+        "/nowhere/logd.sock",
+        False,
+        {"outbox_bytes": 4096, "outbox_directory": "/dev/shm/x", "durable_waiters": 3},
     )
 
 
@@ -129,6 +135,8 @@ def test_an_unknown_setting_is_named_with_the_nearest_known_one() -> None:
         ("ACTIVITY_LOG_EXCLUDE", [7]),
         ("ACTIVITY_LOG_OUTBOX_BYTES", "8 MiB"),
         ("ACTIVITY_LOG_OUTBOX_BYTES", True),
+        ("ACTIVITY_LOG_DURABLE_WAITERS", 0),
+        ("ACTIVITY_LOG_DURABLE_WAITERS", 1.5),
         ("ACTIVITY_LOG_OUTBOX_BYTES", 0),
         ("ACTIVITY_LOG_OUTBOX_DIRECTORY", 7),
         ("ACTIVITY_LOG_USER", "7"),

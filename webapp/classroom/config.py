@@ -38,6 +38,8 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         # A quiz's page waits until the event is stored, or says that it may not be.
         "ACTIVITY_LOG_DURABLE": ("quiz_submitted",),
         "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 2.0,
+        # Half of gunicorn's threads: the other half serves pages while logd hangs.
+        "ACTIVITY_LOG_DURABLE_WAITERS": 2,
         "ACTIVITY_LOG_DURABLE_UNKNOWN": "tell_user",
         "ACTIVITY_LOG_DURABLE_MESSAGE": QUIZ_UNCONFIRMED,
         "ACTIVITY_QUERY_SOCKET": environ.get("ACTIVITY_QUERY_SOCKET", str(logd / "query.sock")),

@@ -1,7 +1,8 @@
 """Requests logd's reports on behalf of an account, and returns why one is not available.
 
 The modules that have figures for pages (`analytics` and others) ask through `Reports`, so that a
-page waits for one timeout at most, whatever it shows.
+page waits for one timeout at most, whatever it shows. The requests of a worker process share a
+circuit breaker, so that a logd that hangs holds one of its threads and not all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from flask import current_app
 
 from logd_wire import query
-from logd_wire.query import Answer, QueryClient, QueryError, Row, text_parts
+from logd_wire.query import (
+    Answer,
+    QueryClient,
+    QueryError,
+    Row,
+    breaker_of_reports,
+    text_parts,
+)
 from webapp.classroom.model.accounts import User
 
 P = ParamSpec("P")
@@ -26,6 +34,8 @@ T = TypeVar("T")
 REPORT_PAGES_MAX = 50
 # After this many seconds no further page is requested, so that the site's page ends.
 REPORTS_S_MAX = 10.0
+# The key of the process's circuit breaker in `app.extensions`.
+_BREAKER = "classroom_reports_breaker"
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,11 @@ def or_unavailable(
             return self.reports.unavailable
         except QueryError as error:
             current_app.logger.warning("analytics: report refused (%s): %s", error.code, error)
-            return Unavailable(f"logd refused this report: {error}.")
+            refused = Unavailable(f"logd refused this report: {error}.")
+            if error.code == "unavailable":
+                # Whether it can record who reads takes logd a while to say: ask once for a page.
+                self.reports.unavailable = refused
+            return refused
         except (LookupError, TypeError, ValueError) as error:
             # The daemon's version probably differs. The page can still show the other panels.
             current_app.logger.warning("analytics: answer not understood: %r", error)
@@ -112,7 +126,12 @@ def or_unavailable(
 def reports_for(user: User) -> Reports:
     """Returns logd's reports for `user`, with the current app's settings."""
     config = current_app.config
-    client = QueryClient(config["ACTIVITY_QUERY_SOCKET"], config["ACTIVITY_QUERY_TIMEOUT_S"])
+    client = QueryClient(
+        config["ACTIVITY_QUERY_SOCKET"],
+        config["ACTIVITY_QUERY_TIMEOUT_S"],
+        # Made at the first request: the app may be loaded before its workers are forked.
+        current_app.extensions.setdefault(_BREAKER, breaker_of_reports()),
+    )
     return Reports(client, user)
 
 

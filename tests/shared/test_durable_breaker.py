@@ -1,0 +1,404 @@
+"""A daemon that hangs holds few callers of durable events, once, and none of those who follow."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logd_client import Client, Outcome
+from logd_client.durable import UNKNOWN_TYPE
+from tests.faults.faulty_disk import faulty_disk
+from tests.shared.client_scene import LONG_S, account, in_threads, run_child
+from tests.support import client_parts as parts
+from tests.support.instance import NO_DIRECTORY, Instance, until
+from tests.support.tally import Tally
+
+TIMEOUT_S = 2.0  # the Classroom's
+AT_ONCE_S = 0.2  # on a busy machine
+THREADS = 8
+
+
+class Clocked:
+    """A client's durable events: their outcomes, and how long each caller waited."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.outcomes: list[tuple[Outcome, float]] = []
+
+    def hand_in(self, user: int = 7, timeout_s: float = TIMEOUT_S) -> Outcome:
+        begun_s = time.monotonic()
+        outcome = self.client.emit_durable("quiz_submitted", user=user, timeout_s=timeout_s)
+        self.outcomes.append((outcome, time.monotonic() - begun_s))
+        return outcome
+
+    def crowd(self, threads: int = THREADS, events: int = 1, timeout_s: float = TIMEOUT_S) -> None:
+        """That many threads at once, each with some events in turn."""
+        with in_threads(threads, lambda n: [self.hand_in(n, timeout_s) for _ in range(events)]):  # type: ignore[arg-type] # a list is as good as None
+            pass
+
+    def of(self, outcome: Outcome) -> list[float]:
+        """The seconds waited for that outcome, in order of length."""
+        return sorted(took_s for found, took_s in self.outcomes if found is outcome)
+
+    @property
+    def breaker(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.client.stats()["durable_breaker"]
+        return found
+
+
+def stop(instance: Instance) -> None:
+    assert instance.daemon is not None
+    instance.daemon.popen.send_signal(signal.SIGSTOP)
+
+
+def go_on(instance: Instance) -> None:
+    assert instance.daemon is not None
+    instance.daemon.popen.send_signal(signal.SIGCONT)
+
+
+def opened(instance: Instance, client: Client, timeout_s: float = 0.3) -> Clocked:
+    """A client whose daemon has stored an event, is stopped, and has let a wait time out."""
+    clocked = Clocked(client)
+    assert clocked.hand_in(timeout_s=LONG_S)
+    stop(instance)
+    assert clocked.hand_in(timeout_s=timeout_s) is Outcome.UNKNOWN
+    assert clocked.breaker == {"open": True, "skipped": 0}
+    clocked.outcomes.clear()
+    return clocked
+
+
+def unsettled(events: list[dict[str, Any]]) -> set[tuple[str, int]]:
+    """The events that the trail names as unknown, less those that it settles as stored."""
+    unknown, settled = (
+        [(e["props"]["producer"], e["props"]["sequence"]) for e in events if e["type"] == kind]
+        for kind in (UNKNOWN_TYPE, "durable_settled")
+    )
+    assert len(set(unknown)) == len(unknown) and len(set(settled)) == len(settled)
+    return set(unknown) - set(settled)
+
+
+# -- a daemon that hangs -------------------------------------------------------------------------
+
+
+def test_after_a_timeout_nobody_waits_until_the_daemon_confirms_something(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client)
+        for _ in range(20):
+            assert clocked.hand_in() is Outcome.UNKNOWN
+        assert sum(took_s for _, took_s in clocked.outcomes) < TIMEOUT_S / 2
+        assert clocked.breaker == {"open": True, "skipped": 20}
+        assert client.stats()["durable_unknown"] == 21
+        go_on(instance)
+        assert client.flush(LONG_S)
+        assert not clocked.breaker["open"], "the flush has seen that the daemon is back"
+        assert clocked.hand_in(timeout_s=LONG_S) is Outcome.STORED
+        assert client.stats()["unsettled"] == 0
+        stats = client.stats()
+    events = account(tally, instance, stats)
+    assert len([event for event in events if event["type"] == UNKNOWN_TYPE]) == 21
+    assert unsettled(events) == set(), "what was not waited for is settled as well"
+
+
+def test_the_next_event_sees_by_itself_that_the_daemon_is_back(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client)
+        go_on(instance)
+        outbox = parts.outbox(client)
+        until(lambda: outbox.writer.confirmed == outbox.writer.written, "the daemon confirms")
+        assert clocked.breaker["open"], "nobody has looked yet"
+        assert clocked.hand_in(timeout_s=LONG_S) is Outcome.STORED
+        assert not clocked.breaker["open"]
+    account(tally, instance, client.stats())
+
+
+def test_the_first_wave_holds_two_threads_and_frees_the_others(
+    instance: Instance, tally: Tally
+) -> None:
+    """All eight wait before anything has timed out."""
+    instance.start()
+    with Client(instance.socket) as client:
+        assert client.emit_durable("quiz_submitted", timeout_s=LONG_S)
+        stop(instance)
+        clocked = Clocked(client)
+        clocked.crowd()
+        took = clocked.of(Outcome.UNKNOWN)
+        assert len(took) == THREADS
+        assert took[THREADS - 3] < TIMEOUT_S / 2 < TIMEOUT_S <= took[THREADS - 2]
+        assert clocked.breaker == {"open": True, "skipped": THREADS - 2}
+        go_on(instance)
+        assert client.flush(LONG_S)
+        assert client.emit("page_view")
+        stats = client.stats()
+    tally.say(
+        f"a hung logd, {THREADS} threads at once: held for "
+        + ", ".join(f"{seconds:.2f}" for seconds in took)
+        + f" s of {TIMEOUT_S:.0f}"
+    )
+    assert unsettled(account(tally, instance, stats)) == set()
+
+
+def test_how_many_threads_wait_on_is_the_applications_choice(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.start()
+    stop(instance)
+    with Client(instance.socket, durable_waiters=5) as client:
+        clocked = Clocked(client)
+        clocked.crowd(timeout_s=1.0)
+        assert len([took_s for took_s in clocked.of(Outcome.UNKNOWN) if took_s >= 1.0]) == 5
+    go_on(instance)
+    account(tally, instance, client.stats())
+
+
+def test_a_probe_waits_shortly_one_at_a_time_and_hears_of_a_return(
+    instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logd_client.waiters.PROBE_FIRST_S", 0.3)
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client)
+        time.sleep(0.35)
+        clocked.crowd()
+        took = clocked.of(Outcome.UNKNOWN)
+        assert len(took) == THREADS
+        assert took[-2] < TIMEOUT_S / 8 <= took[-1] < TIMEOUT_S / 2, "one of them is the probe"
+        assert clocked.breaker["open"]
+        time.sleep(0.35)
+        # The daemon comes back while the next probe waits. Before that nothing is confirmed.
+        with in_threads(1, lambda _: clocked.hand_in(timeout_s=8.0)):  # type: ignore[arg-type] # its outcome is kept
+            until(lambda: parts.producers(client).awaited, "it waits")
+            assert clocked.hand_in() is Outcome.UNKNOWN
+            go_on(instance)
+        assert len(clocked.of(Outcome.STORED)) == 1
+        assert not clocked.breaker["open"]
+        assert client.flush(LONG_S)
+    account(tally, instance, client.stats())
+
+
+def test_a_daemon_that_is_killed_and_comes_back_closes_it(instance: Instance, tally: Tally) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client)
+        instance.kill()
+        assert clocked.hand_in() is Outcome.UNKNOWN
+        instance.start()
+        instance.settle()
+        assert clocked.hand_in(timeout_s=LONG_S) is Outcome.STORED
+        assert not clocked.breaker["open"]
+    assert unsettled(account(tally, instance, client.stats())) == set()
+
+
+def test_another_daemon_in_its_place_closes_it(directory: Path, tally: Tally) -> None:
+    """The path leads to another instance from now on: its confirmations are as good."""
+    first, second = Instance(directory / "a"), Instance(directory / "b")
+    link = directory / "logd.sock"
+    link.symlink_to(first.socket)
+    try:
+        first.start()
+        second.start()
+        with Client(link) as client:
+            clocked = opened(first, client)
+            link.unlink()
+            link.symlink_to(second.socket)
+            until(lambda: clocked.hand_in() is Outcome.STORED, "the other daemon stores", 20)
+            assert not clocked.breaker["open"]
+            assert clocked.of(Outcome.UNKNOWN)[-1] < TIMEOUT_S / 2
+        stats = client.stats()
+        go_on(first)
+        status = [instance.settle() for instance in (first, second)]
+        assert stats["attempted"] == stats["accepted"] + stats["refused"]
+        accounted = sum(
+            found[name] for found in status for name in ("stored", "lost", "quarantined_events")
+        )
+        assert accounted == stats["accepted"]
+    finally:
+        first.close()
+        second.close()
+
+
+def test_larger_rings_that_follow_meanwhile_keep_it_open_and_close_it(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client)
+        before = client.stats()["producer"]
+        while client.stats()["producer"] == before:
+            assert client.emit("page_view", props={"text": "x" * 2000})
+        assert clocked.hand_in() is Outcome.UNKNOWN
+        assert clocked.of(Outcome.UNKNOWN)[-1] < AT_ONCE_S
+        assert clocked.breaker["open"]
+        go_on(instance)
+        assert client.flush(LONG_S)
+        assert clocked.hand_in(timeout_s=LONG_S) is Outcome.STORED
+    assert unsettled(account(tally, instance, client.stats())) == set()
+
+
+# -- what is no sign of a hang -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flush_ms", "threads"), [(84, THREADS), (1000, 2)])
+def test_a_disk_that_is_slow_and_works_stores_durable_events_as_ever(
+    instance: Instance, tally: Tally, directory: Path, flush_ms: int, threads: int
+) -> None:
+    """From a process's first event on; with a flush of a second, as many as wait on."""
+    with faulty_disk(directory) as disk, Client(instance.socket) as client:
+        instance.start(env=disk.env)
+        disk.slow_flushes(flush_ms)
+        clocked = Clocked(client)
+        clocked.crowd(threads, events=3, timeout_s=5.0)
+        assert [outcome for outcome, _ in clocked.outcomes] == [Outcome.STORED] * 3 * threads
+        assert clocked.breaker == {"open": False, "skipped": 0}
+        took = clocked.of(Outcome.STORED)
+        # A crowd that is too large for it gives up early, and what it gave up on is stored.
+        clocked.crowd(THREADS, timeout_s=TIMEOUT_S)
+        stored = len(clocked.outcomes) - len(clocked.of(Outcome.UNKNOWN)) - 3 * threads
+        early = [took_s for took_s in clocked.of(Outcome.UNKNOWN) if took_s < TIMEOUT_S / 2]
+        assert len(early) == clocked.breaker["skipped"] <= THREADS - 2
+        disk.heal()
+        assert client.flush(LONG_S)
+        assert client.emit("page_view")
+        stats = client.stats()
+    tally.say(
+        f"durable events, each flush {flush_ms} ms longer: {threads} threads wait "
+        f"{took[len(took) // 2]:.2f} s (median), all stored; of {THREADS} at once with a timeout of"
+        f" {TIMEOUT_S:.0f} s {stored} stored, {len(early)} not waited for"
+    )
+    assert unsettled(account(tally, instance, stats)) == set()
+
+
+def test_a_caller_with_more_patience_than_the_one_that_timed_out_waits(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client, timeout_s=0.02)
+        with in_threads(1, lambda _: clocked.hand_in(timeout_s=LONG_S)):  # type: ignore[arg-type] # its outcome is kept
+            until(lambda: parts.producers(client).awaited, "it waits")
+            go_on(instance)
+        assert [outcome for outcome, _ in clocked.outcomes] == [Outcome.STORED]
+    account(tally, instance, client.stats())
+
+
+def test_without_an_outbox_it_is_no_matter_of_the_breaker(instance: Instance, tally: Tally) -> None:
+    instance.start()
+    with Client(instance.socket, outbox_directory=NO_DIRECTORY) as client:
+        clocked = Clocked(client)
+        clocked.crowd(4, timeout_s=LONG_S)  # the kernel's queue holds so many
+        assert len(clocked.of(Outcome.UNKNOWN)) == 4
+        assert clocked.of(Outcome.UNKNOWN)[-1] < LONG_S / 8
+        assert clocked.breaker == {"open": False, "skipped": 0}
+    stats = client.stats()
+    until(lambda: instance.status()["stored"] == stats["accepted"], "all are stored")
+    account(tally, instance, stats)
+
+
+def test_a_wall_clock_that_jumps_is_no_timeout(
+    instance: Instance, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client)
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        assert clocked.hand_in() is Outcome.UNKNOWN
+        go_on(instance)
+        assert client.flush(LONG_S)
+        monkeypatch.setattr(time, "time", lambda: 1e12)
+        assert clocked.hand_in(timeout_s=LONG_S) is Outcome.STORED
+    account(tally, instance, client.stats())
+
+
+# -- forks and signals ---------------------------------------------------------------------------
+
+
+def test_a_forked_child_waits_for_itself(instance: Instance, tally: Tally) -> None:
+    """Its parent's timeout is not its own; and what opens in the child stays there."""
+    instance.start()
+    stop(instance)
+    got = run_child(
+        "import time\n"
+        "def hand_in(timeout_s):\n"
+        "    begun = time.monotonic()\n"
+        "    assert c.emit_durable('quiz_submitted', timeout_s=timeout_s) is Outcome.UNKNOWN\n"
+        "    return time.monotonic() - begun\n"
+        "hand_in(0.3)\n"
+        "assert c.stats()['durable_breaker'] == {'open': True, 'skipped': 0}\n"
+        "if os.fork() == 0:\n"
+        "    waited = hand_in(0.5)\n"
+        "    ok = waited >= 0.5 and c.stats()['durable_breaker'] == {'open': True, 'skipped': 0}\n"
+        "    ok = ok and hand_in(1.0) < 0.5 and c.stats()['durable_breaker']['skipped'] == 1\n"
+        "    c.close()\n"
+        "    os._exit(not ok)\n"
+        "code = os.waitstatus_to_exitcode(os.wait()[1])\n"
+        "print(json.dumps([code, hand_in(1.0), c.stats()['durable_breaker'], c.stats()]))\n",
+        instance,
+    )
+    code, waited_s, breaker, stats = got
+    assert code == 0
+    assert waited_s < 0.5 and breaker == {"open": True, "skipped": 1}
+    go_on(instance)
+    both = {name: stats[name] + extra for name, extra in (("attempted", 4), ("accepted", 4))}
+    account(tally, instance, {**both, "refused": 0})
+
+
+def test_a_child_forked_in_the_middle_of_a_wait_begins_with_a_closed_one(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.start()
+    stop(instance)
+    code, breaker = run_child(
+        "child = code = None\n"
+        "def fork(*_):\n"
+        "    global child, code\n"
+        "    child = os.fork()\n"
+        "    if child: code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "signal.signal(signal.SIGALRM, fork)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.05)\n"
+        "c.emit_durable('quiz_submitted', timeout_s=0.6)\n"
+        "if child == 0:\n"
+        "    ok = c.stats()['durable_breaker'] == {'open': False, 'skipped': 0}\n"
+        "    os._exit(not ok)\n"
+        "print(json.dumps([code, c.stats()['durable_breaker']]))\n",
+        instance,
+    )
+    assert (code, breaker) == (0, {"open": True, "skipped": 0})
+    go_on(instance)
+    account(tally, instance, {"attempted": 3, "accepted": 3, "refused": 0})
+
+
+def test_handlers_that_raise_in_a_wait_leave_no_place_taken(
+    instance: Instance, tally: Tally
+) -> None:
+    """Many times, in a breaker with one place: otherwise nobody would wait afterwards."""
+    instance.start()
+    stop(instance)
+    places, open_, waited_s, stats = run_child(
+        "import time\n"
+        "class Abort(Exception): pass\n"
+        "def abort(*_): raise Abort\n"
+        "signal.signal(signal.SIGALRM, abort)\n"
+        "c = Client(sys.argv[1], durable_waiters=1)\n"
+        "for n in range(40):\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0.004 + n * 0.0001)\n"
+        "    try: c.emit_durable('quiz_submitted', timeout_s=60)\n"
+        "    except Abort: pass\n"
+        "places, open_ = len(c._producers.breaker._waiting), c._producers.breaker.is_open\n"
+        "begun = time.monotonic()\n"
+        "assert c.emit_durable('quiz_submitted', timeout_s=0.4) is Outcome.UNKNOWN\n"
+        "print(json.dumps([places, open_, time.monotonic() - begun, c.stats()]))\n",
+        instance,
+    )
+    assert (places, open_) == (0, False), "none of them has timed out"
+    assert waited_s >= 0.4
+    go_on(instance)
+    account(tally, instance, stats)
