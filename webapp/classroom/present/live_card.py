@@ -1,0 +1,43 @@
+"""An event as the live view shows it: texts only, the same in the page and in its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from webapp.classroom.model.accounts import User
+from webapp.classroom.model.analytics import Event
+from webapp.classroom.model.live import Position
+from webapp.classroom.present.filters import iso, own_first, readable
+from webapp.classroom.present.texts import describe_event
+
+PROPS_SHOWN_MAX = 12
+
+
+def card(event: Event, people: Mapping[str, User], titles: Mapping[str, str]) -> dict[str, str]:
+    """Returns the texts of an event, by the names of their places in the template."""
+    if event.user is None:
+        who = "no user"
+    elif event.user in people:
+        who = f"{people[event.user].name} #{event.user}"
+    else:
+        who = f"no such account #{readable(event.user)}"
+    moment = iso(event.ts_ns)
+    return {
+        "position": str(Position(event.id, event.ts_ns)),
+        "id": f"{event.id}",
+        "moment": moment,
+        "clock": moment.replace("T", " ")[: -len(".000Z")],
+        "type": event.type,
+        "who": who,
+        "told": describe_event(event, titles),
+        "props": _props(event.props),
+        "doubt": "time by the sender's clock" if event.time_in_doubt else "",
+    }
+
+
+def _props(props: Mapping[str, Any]) -> str:
+    shown = own_first(props)
+    left = len(shown) - PROPS_SHOWN_MAX
+    texts = [f"{readable(key)}: {readable(value)}" for key, value in shown[:PROPS_SHOWN_MAX]]
+    return " · ".join(texts) + (" · …" if left > 0 else "")
