@@ -8,8 +8,11 @@ from typing import Any
 from webapp.classroom.model.accounts import User
 from webapp.classroom.model.analytics import Event
 from webapp.classroom.model.live import Position
+from webapp.classroom.model.trail import READ
 from webapp.classroom.present.filters import iso, own_first, readable
+from webapp.classroom.present.health import count
 from webapp.classroom.present.texts import describe_event
+from webapp.classroom.present.trail_texts import describe_reading
 
 PROPS_SHOWN_MAX = 12
 
@@ -23,6 +26,11 @@ def card(event: Event, people: Mapping[str, User], titles: Mapping[str, str]) ->
     else:
         who = f"no such account #{readable(event.user)}"
     moment = iso(event.ts_ns)
+    told, props = describe_event(event, titles), _props(event.props)
+    if event.type == READ:
+        # The view's own readings are among these: a line each, not a list of persons.
+        reading = describe_reading(event)
+        told, props = f"Read {reading.what}", count(len(reading.persons), "person")
     return {
         "position": str(Position(event.id, event.ts_ns)),
         "id": f"{event.id}",
@@ -30,8 +38,8 @@ def card(event: Event, people: Mapping[str, User], titles: Mapping[str, str]) ->
         "clock": moment.replace("T", " ")[: -len(".000Z")],
         "type": event.type,
         "who": who,
-        "told": describe_event(event, titles),
-        "props": _props(event.props),
+        "told": told,
+        "props": props,
         "doubt": "time by the sender's clock" if event.time_in_doubt else "",
     }
 
