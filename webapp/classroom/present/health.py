@@ -155,7 +155,7 @@ def _daemon(state: TrailState) -> Iterator[Problem]:
         since = "" if not state.trouble_since_ns else f" since {moment(state.trouble_since_ns)}"
         yield Problem(
             Level.FAULT,
-            f"Nothing can be stored{since}: {state.trouble}",
+            f"Nothing can be stored{since}: {_ended(state.trouble)}",
             "Tell the administrator at once. Events wait in the machine's memory meanwhile, and are"
             " stored when that is mended; what waits is lost if the machine loses power.",
         )
@@ -223,7 +223,7 @@ def _copies(state: TrailState, now_ns: int) -> Iterator[Problem]:
     for what, run in failed:
         if run.problem is not None:
             yield Problem(
-                Level.WARNING, f"{what}: {run.problem}", "Ask the administrator to mend that, and"
+                Level.WARNING, f"{what}: {_ended(run.problem)}", "Ask the administrator to mend that, and"
                 " to run it again."
             )  # fmt: skip
 
@@ -252,6 +252,11 @@ def _refused(state: TrailState, summary: Summary | Unavailable) -> Iterator[Prob
 def count(number: int, what: str, several: str | None = None) -> str:
     """Formats a number with its noun: "1 event", "1,200 events"."""
     return f"{number:,} {what if number == 1 else several or what + 's'}"
+
+
+def _ended(text: str) -> str:
+    """Ends a message of logd as a sentence."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _are(number: int, one: str = "is", several: str = "are") -> str:

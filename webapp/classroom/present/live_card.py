@@ -45,7 +45,7 @@ def card(event: Event, people: Mapping[str, User], titles: Mapping[str, str]) ->
 
 
 def _props(props: Mapping[str, Any]) -> str:
-    shown = own_first(props)
+    shown = own_first({name: value for name, value in props.items() if name != "request_id"})
     left = len(shown) - PROPS_SHOWN_MAX
     texts = [f"{readable(key)}: {readable(value)}" for key, value in shown[:PROPS_SHOWN_MAX]]
     return " · ".join(texts) + (" · …" if left > 0 else "")

@@ -70,6 +70,7 @@
   function heard(state) {
     heardAt = Date.now();
     retryMs = RETRY_MIN_MS;
+    root.querySelectorAll(".unavailable").forEach((notice) => notice.remove());
     if (state.replaced) {
       ended = true;
       close();
@@ -82,7 +83,6 @@
     } else if (state.away) {
       show("Waiting.", `${state.away} Waiting: events are shown once it answers.`);
     } else if (!state.busy) {
-      root.querySelectorAll(".unavailable").forEach((notice) => notice.remove());
       if (after === "new") {
         after = "0"; // the trail is empty: from its beginning on
         resume();
