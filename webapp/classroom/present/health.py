@@ -223,9 +223,10 @@ def _copies(state: TrailState, now_ns: int) -> Iterator[Problem]:
     for what, run in failed:
         if run.problem is not None:
             yield Problem(
-                Level.WARNING, f"{what}: {_ended(run.problem)}", "Ask the administrator to mend that, and"
-                " to run it again."
-            )  # fmt: skip
+                Level.WARNING,
+                f"{what}: {_ended(run.problem)}",
+                "Ask the administrator to mend that, and to run it again.",
+            )
 
 
 def _refused(state: TrailState, summary: Summary | Unavailable) -> Iterator[Problem]:
