@@ -47,6 +47,7 @@ class RuntimeStats:
     queue_datagrams: int | None = None  # length of the socket's queue; None if inherited
     ignored: tuple[dict[str, Any], ...] = ()  # rows of logd.ingest.ignored.Ignored.senders
     heads_signed: bool = False  # whether the daemon signs the heads that it logs
+    anchored_ns: int | None = None  # when it last logged one
 
 
 class WriteRate:

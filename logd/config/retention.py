@@ -30,11 +30,19 @@ def parse_period(value: object) -> int:
 
 
 def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns the time for each type before which its events are past their period.
+    """Returns the time for each type before which its events are past their period."""
+    return {
+        event_type: max(0, now_ns - period_ns)
+        for event_type, period_ns in periods(retention).items()
+    }
+
+
+def periods(retention: Mapping[str, int]) -> dict[str, int]:
+    """Returns the period of each type that has one, in nanoseconds.
 
     The other types of requests follow `page_view` unless they have a period: earlier clients
     stored them as page views, and who chose a period for those chose it for these.
     """
-    if PAGE_VIEW in retention:
-        retention = dict.fromkeys(sorted(OTHER_REQUESTS), retention[PAGE_VIEW]) | dict(retention)
-    return {event_type: max(0, now_ns - period_ns) for event_type, period_ns in retention.items()}
+    if PAGE_VIEW not in retention:
+        return dict(retention)
+    return dict.fromkeys(sorted(OTHER_REQUESTS), retention[PAGE_VIEW]) | dict(retention)

@@ -1,11 +1,13 @@
 """Records an export in the trail: before its first row goes out, and when it has ended.
 
-The two events have the same `export`, a random name. A `trail_export_started` without a
-`trail_exported` is an export that was killed: how many of its events were written is not known.
+The two events have the same `export`, a random name, and the `uid` of the user of the machine who
+exports. A `trail_export_started` without a `trail_exported` is an export that was killed: how many
+of its events were written is not known.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -33,6 +35,7 @@ class ExportRecord:
         self._copy = Copy(EXPORT, place, made_ns, min(made_ns + expires_after_ns, INT64_MAX))
         self._facts: dict[str, Any] = {
             "export": secrets.token_hex(8),
+            "uid": os.getuid(),
             "format": form,
             "filters": export.selection.filters,
             "expires_ns": self._copy.expires_ns,

@@ -36,7 +36,8 @@ class Concerned:
 # A function that finds the persons mentioned in an event's properties.
 Mentioned = Callable[[Mapping[str, Any]], set[str]]
 # A function that finds the persons concerned by a report, called in the transaction of its answer.
-Concern = Callable[[Connection, Mapping[str, Any], Answer, Mentioned], Concerned]
+# It returns None for an answer that is about no one, and is no reading.
+Concern = Callable[[Connection, Mapping[str, Any], Answer, Mentioned], Concerned | None]
 
 
 def named_in_rows(

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from logd.reports import event_queries, ledger_queries, readings, verification
+from logd.config.settings import Config
+from logd.reports import (
+    event_queries,
+    events_after,
+    ledger_queries,
+    readings,
+    removals,
+    trail_state,
+    verification,
+)
 from logd.reports.parameters import Parameters
 from logd.reports.readings import Concern
 from logd.storage.database import Connection
@@ -20,10 +29,13 @@ class Report:
 
     A report without `concern` is about no person: it has totals of the whole trail, or is about
     producers.
+
+    `add_facts` completes the answer with what is not in the database, but in logd.toml.
     """
 
     run: Callable[[Connection, Parameters], Answer]
     concern: Concern | None = None
+    add_facts: Callable[[Config, Answer], Answer] | None = None
 
 
 REPORTS: Mapping[str, Report] = {
@@ -33,9 +45,12 @@ REPORTS: Mapping[str, Report] = {
     "score_distribution": Report(event_queries.score_distribution, readings.counted_by_subject),
     "timeline": Report(event_queries.timeline, readings.named_in_rows),
     "events": Report(event_queries.events, readings.named_in_rows),
+    "events_after": Report(events_after.events_after, events_after.named_if_any),
     "event_types": Report(event_queries.event_types),
     "losses": Report(ledger_queries.losses),
     "losses_by_cause": Report(ledger_queries.losses_by_cause),
     "quarantine": Report(ledger_queries.quarantine, readings.quoted),
     "verification": Report(verification.verification),
+    "trail_state": Report(trail_state.trail_state, add_facts=trail_state.add_configured),
+    "removals": Report(removals.removals),
 }

@@ -34,6 +34,7 @@ class AnchorLog:
         self._clock_ns = clock_ns
         self._warn = warn
         self._signer = signer
+        self.anchored_ns: int | None = None  # when the last anchor was written
 
     def apply_config(self, config: Config) -> None:
         """Uses the interval and the file of a reloaded configuration."""
@@ -53,9 +54,9 @@ class AnchorLog:
 
     def _write(self, head: Head) -> None:
         signature = None if self._signer is None else self._signer.signature(head)
+        now_ns = self.anchored_ns = self._clock_ns()
         _log.info(anchors.format_anchor(head, self._trail_id, signature))
         if self._path is not None:
-            now_ns = self._clock_ns()
             try:
                 anchor_file.append(self._path, head, now_ns, self._trail_id, signature)
             except OSError as error:

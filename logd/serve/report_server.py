@@ -145,6 +145,8 @@ class Reporter:
             )
         finally:
             connection.close()  # this ends the transaction before the answer is sent
+        if report.add_facts is not None:
+            answer = report.add_facts(self._config, answer)
         if concerned is not None:
             events = access_events(str(name), params, concerned, uid=uid, pid=pid)
             if not self._record_access(asked_by, *events):

@@ -44,6 +44,7 @@ class StatsSource:
     clock_ns: Callable[[], int]
     monotonic_s: Callable[[], float]
     heads_signed: bool
+    anchored_ns: Callable[[], int | None] = lambda: None
 
     def __post_init__(self) -> None:
         self._started_ns = self.clock_ns()
@@ -64,5 +65,6 @@ class StatsSource:
             wal_bytes=file_bytes(wal_path(self.config.database)),
             queue_datagrams=self.receiver.queue_datagrams,
             heads_signed=self.heads_signed,
+            anchored_ns=self.anchored_ns(),
             ignored=tuple(delivery.intake.ignored.senders(IGNORED_SENDERS_MAX)),
         )

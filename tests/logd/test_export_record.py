@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -58,8 +59,8 @@ def test_an_export_is_in_the_trail_before_its_first_row_is_written(
     expires_ns = started["props"]["expires_ns"]
     assert 0 <= expires_ns - began_ns - 7 * 86_400 * 10**9 < 60 * 10**9
     facts = {
-        "export": started["props"]["export"], "format": form, "expires_ns": expires_ns,
-        "filters": {"types": ["page_view"], "by_user": True},
+        "export": started["props"]["export"], "uid": os.getuid(), "format": form,
+        "expires_ns": expires_ns, "filters": {"types": ["page_view"], "by_user": True},
     }  # fmt: skip
     assert started["props"] == facts
     assert ended["props"] == {**facts, "events": len(PROPS), "complete": True, "kept": True}

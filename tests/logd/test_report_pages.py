@@ -16,6 +16,7 @@ from logd.reports.parameters import PAGE_ROWS_MAX, BadParameter
 from logd.reports.readings import named_in_rows
 from logd.reports.registry import REPORTS
 from logd.serve.access_events import access_events
+from logd.storage.job_table import FORGET, PRUNE, add_job
 from logd.storage.mentions import DEFAULT_KEYS
 from logd_wire.query import ROWS_MAX, encode_frame
 from tests.logd.test_reports import Trail, quiz, view
@@ -61,6 +62,11 @@ def put_quarantine(trail: Trail, count: int) -> None:
     trail.store.commit(batch, 5)
 
 
+def put_jobs(trail: Trail, count: int) -> None:
+    for at in range(count):
+        add_job(trail.store.connection, (PRUNE, FORGET)[at % 2], {}, at)
+
+
 # For each report: what fills it, with how many rows, which columns tell them apart, and with which
 # parameters all of it is asked.
 WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[str, Any]]] = {
@@ -72,13 +78,18 @@ WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[
     "score_distribution": (put_quizzes, ROWS_MAX + MORE, ("subject",), {}),
     "timeline": (put_events, PAGE_ROWS_MAX + MORE, ("id",), {"user": "1", "limit": PAGE_ROWS_MAX}),
     "events": (put_events, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
+    "events_after": (
+        put_events, PAGE_ROWS_MAX + MORE, ("id",), {"after_id": 0, "limit": PAGE_ROWS_MAX}
+    ),
     "event_types": (put_types, TYPES_MAX + MORE, ("type",), {}),
     "losses": (put_losses, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "losses_by_cause": (put_losses, ROWS_MAX + MORE, ("cause",), {}),
     "verification": (put_events, 1, ("answer",), {}),
+    "trail_state": (put_events, 1, ("at_ns",), {}),
+    "removals": (put_jobs, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "quarantine": (put_quarantine, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
 }  # fmt: skip
-IN_ONE_PAGE = {"summary", "daily_activity", "verification"}
+IN_ONE_PAGE = {"summary", "daily_activity", "verification", "trail_state"}
 
 
 def test_every_report_is_among_those_tried() -> None:

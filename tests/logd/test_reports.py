@@ -24,7 +24,7 @@ from logd.storage.store import Store
 from logd_wire.query import Answer
 from logd_wire.wire import Event, producer_seed
 
-BY_ID = {"timeline", "events", "losses", "quarantine"}
+BY_ID = {"timeline", "events", "losses", "quarantine", "removals"}
 
 
 class Trail:
@@ -49,6 +49,7 @@ class Trail:
     def pages(self, report: str, **params: Any) -> Iterator[Answer]:
         """Yields all pages of a report; `next` is asked for by the parameter that it takes."""
         by = "before_id" if report in BY_ID else "after"
+        by = "after_id" if report == "events_after" else by
         while True:
             page = self.ask(report, **params)
             yield page

@@ -14,6 +14,7 @@ from logd.batch import Batch, Producer
 from logd.reports import registry, sql
 from logd.reports.parameters import Parameters
 from logd.storage.database import connect
+from logd.storage.job_table import FORGET, add_job
 from logd.storage.migrations import migrate
 from logd.storage.store import Store
 from logd_wire import query, wire
@@ -55,7 +56,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "timeline": {"user": "7"},
 }
 # Computed columns, not in the database.
-ADDED = {name: ["time_in_doubt"] for name in ("events", "timeline")}
+ADDED = {name: ["time_in_doubt"] for name in ("events", "events_after", "timeline")}
 
 
 def documented_reports() -> set[str]:
@@ -94,6 +95,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made.add_quarantine(7, 3, "malformed: it", b"x", producer, 7)
     made.add_quarantine(7, 3, "truncated datagram: 1 bytes", b"x")
     store.commit(made, 10**18)
+    add_job(store.connection, FORGET, {}, 10**18)
     yield store.connection
     store.close()
 
@@ -102,7 +104,7 @@ WIDE: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 11_000, "until_day": 12_000},
     "timeline": {"user": "u"},
 }
-SEEN_AS_NIL = {"completions", "events", "losses", "losses_by_cause", "quarantine"}
+SEEN_AS_NIL = {"completions", "events", "events_after", "losses", "losses_by_cause", "quarantine"}
 
 
 @pytest.mark.parametrize("name", sorted(registry.REPORTS))

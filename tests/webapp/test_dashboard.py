@@ -15,6 +15,7 @@ from tests.webapp.conftest import OTHER_STUDENT, STUDENT, TEACHER
 from tests.webapp.fake_reports import FakeReports
 from webapp.classroom.model import accounts
 from webapp.classroom.store.db import get_db
+from webapp.classroom.views.teacher import STUDENTS_SHOWN, student_page
 
 NS = 1_000_000_000
 AT_NS = int(datetime(2026, 11, 3, 14, 5, tzinfo=UTC).timestamp()) * NS
@@ -154,11 +155,73 @@ def test_a_school_of_over_1000_students_is_asked_about_in_parts(
     assert f"<td>{2 * len(keys):,}</td>" in text and f"<td>{len(keys):,}</td>" in text
     text = teacher.get("/teacher/courses/data").text
     assert f"latest scores of {len(keys)} students; {len(keys)} of them" in text
-    assert text.count("1 of 5") == len(keys)
+    assert text.count("1 of 5") == STUDENTS_SHOWN and len(text) < 110_000  # mostly charts
+    assert f"All {len(keys):,} students" in text
+    (totals,) = re.findall(r"<tfoot>(.*?)</tfoot>", text, re.S)
+    assert totals.count(f">{len(keys):,}<") == 1 and totals.count(">0<") == 4
     for report in ("daily_activity", "completions", "score_distribution"):
         parts = [params["users"] for params in reports.asked(report)]
         assert len(parts) == 3
         assert sorted(key for part in parts for key in part) == sorted(keys)
+
+
+def test_each_student_of_a_large_class_is_on_one_page_which_its_letter_finds(
+    teacher: Browser, reports: FakeReports
+) -> None:
+    keys = many(teacher, 2 * STUDENTS_SHOWN + 3)
+    found: list[str] = []
+    for number in range(1, 4):
+        text = teacher.get(f"/teacher/courses/data?page={number}").text
+        found += re.findall(r'<th scope="row"><a href="/teacher/students/(\d+)"', text)
+        assert ('rel="prev"' in text, 'rel="next"' in text) == (number > 1, number < 3)
+    assert found == keys, "in the order of names"
+    letters = re.findall(r'page=(\d)"[^>]*>(\w)</a>', text)
+    assert ("1", "E") in letters and ("1", "M") in letters and ("3", "N") in letters
+    for page in ("0", "4", "9" * 18):
+        assert teacher.get(f"/teacher/courses/data?page={page}").status_code == 404
+    assert teacher.get("/teacher/courses/data?page=x").status_code == 400
+
+
+def test_a_class_of_one_page_has_no_pages_and_an_empty_one_a_page(
+    teacher: Browser, reports: FakeReports
+) -> None:
+    text = teacher.get("/teacher/courses/data").text
+    assert "page=" not in text and "Further names" not in text
+    assert "All 2 students" in text
+    assert student_page([], None).pages == 1
+
+
+def test_names_are_in_the_order_in_which_people_look_for_them() -> None:
+    names = ["Zoe Ek", "Ömer Ak", "omar Ba", "Øyvind Li", "Åsa Mo", "Łukasz Ny", "Lena O'Dea",
+             "Émile Or", "Anne-Marie Po", "Anne Quin", "ßara", "李明", "Ωmega"]  # fmt: skip
+    ordered = sorted(names, key=accounts.name_key)
+    assert ordered == [
+        "Anne-Marie Po", "Anne Quin", "Åsa Mo", "Émile Or", "Lena O'Dea", "Łukasz Ny",
+        "omar Ba", "Ömer Ak", "Øyvind Li", "ßara", "Zoe Ek", "Ωmega", "李明",
+    ]  # fmt: skip
+
+
+def test_lists_of_people_are_in_that_order(teacher: Browser, reports: FakeReports) -> None:
+    with teacher.client.application.app_context():
+        db = get_db()
+        with db.transaction() as connection:
+            for login, name in (("omer", "Ömer Ak"), ("omar", "Omar Ba"), ("emilia", "Émilia Aa")):
+                accounts.add_user(
+                    connection, login=login, name=name, role=accounts.Role.STUDENT,
+                    password_hash="x",
+                )  # fmt: skip
+    for page in ("/teacher/", "/teacher/courses/data"):
+        shown = re.findall(r'/teacher/students/\d+">([^<]+)</a>', teacher.get(page).text)
+        assert shown == ["Emil Sørensen", "Émilia Aa", "Noor Haddad", "Omar Ba", "Ömer Ak"]
+
+
+def test_accounts_are_found_by_their_ids_of_events(teacher: Browser) -> None:
+    keys = many(teacher, 600)
+    odd = ["999", "x", "", "-1", "²", "9" * 30, "٣"]
+    with teacher.client.application.app_context():
+        found = accounts.find_users(get_db(), [*keys, *odd])
+    assert set(found) == set(keys)
+    assert all(key == user.key for key, user in found.items())
 
 
 def test_pages_that_take_too_long_together_end_their_panel(

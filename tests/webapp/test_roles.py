@@ -26,6 +26,11 @@ RULES = {
     "/audit/": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/events": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/losses": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/quarantine": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/readings": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/exports": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/live": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/live/stream?after=0": (LOGIN, CLOSED, CLOSED, OPEN),
 }
 READERS = (None, "student", "teacher", "auditor")
 

@@ -35,6 +35,7 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         "ACTIVITY_LOG_SOCKET": environ.get("ACTIVITY_LOG_SOCKET", str(logd / "logd.sock")),
         # The arguments of the page's address are logged, since they name the lesson that was read.
         "ACTIVITY_LOG_VIEW_ARGS": "all",
+        "ACTIVITY_LOG_FILTER": without_polls,
         # A quiz's page waits until the event is stored, or says that it may not be.
         "ACTIVITY_LOG_DURABLE": ("quiz_submitted",),
         "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 2.0,
@@ -61,6 +62,17 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         "LOGIN_LIMIT_ADDRESS": "30 per 15 minutes",
     }
     return defaults | dict(overrides)
+
+
+def without_polls(
+    event_type: str, _user: str | None, props: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Drops the page views of the live view, which asks every 2 s; refused requests are kept.
+
+    logd records each reading itself, and the live view would show its own requests without an end.
+    """
+    is_poll = event_type == "page_view" and props.get("endpoint") == "live.stream"
+    return None if is_poll else props
 
 
 def proxies_in_front(text: str) -> int:

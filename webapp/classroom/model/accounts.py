@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -46,6 +47,21 @@ class User(UserMixin):  # type: ignore[misc]  # flask_login has no types
 
 
 _COLUMNS = "id, login, name, role"
+_IDS_MAX = 500
+# Letters that Unicode does not take apart into a letter and an accent.
+_LETTERS = str.maketrans(
+    {
+        "ø": "o",
+        "ł": "l",
+        "đ": "d",
+        "ð": "d",
+        "þ": "th",
+        "æ": "ae",
+        "œ": "oe",
+        "\N{LATIN SMALL LETTER DOTLESS I}": "i",
+        "-": " ",
+    }
+)
 
 
 def find_user(db: Database, user_id: int) -> User | None:
@@ -74,10 +90,38 @@ def _spellings(text: str) -> tuple[str, ...]:
 def list_users(db: Database, role: Role | None = None) -> list[User]:
     """Returns all accounts, or those of one role, by name."""
     rows = db.connection().execute(
-        f"SELECT {_COLUMNS} FROM users WHERE ?1 IS NULL OR role = ?1 ORDER BY name, id",  # noqa: S608 - our own column names
+        f"SELECT {_COLUMNS} FROM users WHERE ?1 IS NULL OR role = ?1",  # noqa: S608 - our own column names
         (role,),
     )
-    return [User(i, login, name, Role(r)) for i, login, name, r in rows]
+    users = [User(i, login, name, Role(r)) for i, login, name, r in rows]
+    return sorted(users, key=lambda user: (name_key(user.name), user.name, user.id))
+
+
+def find_users(db: Database, keys: Iterable[str]) -> dict[str, User]:
+    """Returns the accounts with these user ids of events, by id; ids without an account are left
+    out.
+    """
+    ids = [int(key) for key in set(keys) if key.isascii() and key.isdecimal() and len(key) < 19]
+    found: dict[str, User] = {}
+    for start in range(0, len(ids), _IDS_MAX):
+        part = ids[start : start + _IDS_MAX]
+        marks = ", ".join("?" * len(part))
+        rows = db.connection().execute(
+            f"SELECT {_COLUMNS} FROM users WHERE id IN ({marks})",  # noqa: S608 - question marks only
+            part,
+        )
+        found |= {str(i): User(i, login, name, Role(r)) for i, login, name, r in rows}
+    return found
+
+
+@lru_cache(maxsize=8192)
+def name_key(name: str) -> str:
+    """Returns the key by which people look for a name: without case, accents and punctuation.
+
+    By the letters' numbers, "Ömer" would come after "Zoe".
+    """
+    apart = unicodedata.normalize("NFKD", name.casefold().translate(_LETTERS))
+    return "".join(letter for letter in apart if letter.isalnum() or letter == " ")
 
 
 def check_password(db: Database, user: User | None, password: str, method: str) -> bool:

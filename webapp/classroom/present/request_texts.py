@@ -45,6 +45,11 @@ _PAGES = {
     "auditor.overview": ("the auditor's overview", None),
     "auditor.events": ("the auditor's list of events", None),
     "auditor.losses": ("the auditor's loss ledger", None),
+    "trail.quarantine": ("the auditor's page of refused input", None),
+    "trail.readings": ("the auditor's page of who read whose data", None),
+    "trail.exports": ("the auditor's page of exports", None),
+    "live.page": ("the auditor's live view", None),
+    "live.stream": ("the auditor's live view", None),
 }
 NAME_CHARS_MAX = 60
 _QUOTES = str.maketrans(dict.fromkeys('“”„"', "'"))

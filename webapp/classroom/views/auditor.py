@@ -16,6 +16,7 @@ from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
 from webapp.classroom.views.forms import FilterForm
 from webapp.classroom.views.lookup import key_argument, time_argument
+from webapp.classroom.views.overview import overview_page
 
 blueprint = Blueprint("auditor", __name__, url_prefix="/audit")
 
@@ -23,14 +24,7 @@ blueprint = Blueprint("auditor", __name__, url_prefix="/audit")
 @blueprint.get("/")
 @roles_allowed(Role.AUDITOR)
 def overview() -> str:
-    analytics = analytics_for(current_account())
-    return render_template(
-        "audit.html",
-        summary=analytics.summary(),
-        verification=analytics.verification(),
-        losses=analytics.loss_totals(),
-        types=analytics.event_types(),
-    )
+    return overview_page(current_account())
 
 
 @blueprint.get("/events")

@@ -1,0 +1,170 @@
+"""The live view in a real browser, whose EventSource asks again over every restart."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from logd_client import Client
+from tests.browser import test_story
+from tests.browser.test_story import CHROMIUM, CHROMIUM_ARGUMENTS, PAGE_TIMEOUT_MS, log_in
+from tests.support.classroom_site import ClassroomSite, classroom_site
+from tests.support.instance import Instance, check_streams, check_sums
+from tests.webapp.browser import PASSWORD
+from webapp.classroom.views.live import ROWS_MAX
+
+pytestmark = test_story.pytestmark
+
+# Keeps the position of each row at the moment at which the script adds it.
+WATCH = """() => {
+  window.added = [];
+  new MutationObserver((changes) => {
+    for (const change of changes)
+      for (const row of change.addedNodes)
+        if (row.dataset) window.added.push(row.dataset.position);
+  }).observe(document.querySelector("[data-role=events]"), {childList: true});
+}"""
+AWAY = "logd, which keeps the activity log, does not answer."
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, headless=True
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def site(instance: Instance) -> Iterator[ClassroomSite]:
+    instance.start(loads_reports=True)
+    with classroom_site(instance) as site:
+        yield site
+
+
+def open_live(chromium: Browser, site: ClassroomSite, query: str = "") -> Page:
+    page = log_in(chromium, site.address, ("auditor", PASSWORD))
+    page.goto(f"/audit/live{query}")
+    expect(page.get_by_text("Live. Last asked at")).to_be_visible(timeout=PAGE_TIMEOUT_MS)
+    page.evaluate(WATCH)
+    return page
+
+
+def newest(page: Page, number: int) -> None:
+    """Waits for an event, above which are at most the readings of the view itself."""
+    shown = page.locator("ol.live li").filter(has_not_text="report_read").first
+    expect(shown.locator("[data-place=props]")).to_have_text(
+        f"n: {number}", timeout=PAGE_TIMEOUT_MS
+    )
+
+
+def test_a_browser_shows_each_event_once_over_kills_of_logd_and_of_the_site(
+    instance: Instance,
+    chromium: Browser,
+    site: ClassroomSite,
+) -> None:
+    page = open_live(chromium, site)
+    (first,) = page.locator("ol.live li").first.evaluate("row => [row.dataset.position]")
+    with contextlib.closing(Client(instance.socket)) as client:
+
+        def emit(start: int, count: int) -> None:
+            for number in range(start, start + count):
+                assert client.emit("essay_read", user="11", props={"n": number})
+
+        emit(0, 20)
+        newest(page, 19)
+        instance.kill()
+        expect(page.locator("[data-role=trouble]")).to_contain_text(AWAY, timeout=PAGE_TIMEOUT_MS)
+        emit(20, 20)
+        instance.start(loads_reports=True)
+        newest(page, 39)
+        expect(page.locator("[data-role=trouble]")).to_be_hidden()
+        site.kill()
+        emit(40, 20)
+        expect(page.locator("[data-role=trouble]")).to_contain_text(
+            "The site does not answer", timeout=PAGE_TIMEOUT_MS
+        )
+        site.start()
+        newest(page, 59)
+        page.get_by_role("button", name="Pause").click()
+        emit(60, ROWS_MAX + 50)
+        assert client.flush(20)
+        page.wait_for_timeout(3000)
+        newest(page, 59)
+        page.get_by_role("button", name="Continue").click()
+        newest(page, 60 + ROWS_MAX + 49)
+        assert client.stats()["attempted"] == client.stats()["accepted"] == 60 + ROWS_MAX + 50
+    assert page.locator("ol.live li").count() == ROWS_MAX, "the oldest rows leave"
+    added = page.evaluate("window.added")
+    stored = [f"{one['id']}.{one['ts_ns']}" for one in instance.events()]
+    start = stored.index(first) + 1
+    assert added == stored[start : start + len(added)]
+    assert len(added) >= 60 + ROWS_MAX + 50
+    page.context.close()
+    site.kill()
+    state = instance.settle()
+    accepted = sum(check_streams(instance.events()).values()) - state["own"]
+    check_sums(state, attempted=accepted, accepted=accepted)
+
+
+def test_the_text_of_an_event_is_no_markup_and_a_busy_page_announces_little(
+    instance: Instance,
+    chromium: Browser,
+    site: ClassroomSite,
+) -> None:
+    page = open_live(chromium, site, "?type=essay_read")
+    page.evaluate(
+        """() => {
+          window.said = [];
+          const region = document.querySelector("[data-role=announcement]");
+          new MutationObserver(() => window.said.push(region.textContent)).observe(
+            region, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
+    markup = "<img src=x onerror=alert(1)>"
+    with contextlib.closing(Client(instance.socket)) as client:
+        for number in range(30):
+            assert client.emit("essay_read", user="11", props={"n": number, markup: markup})
+            assert client.emit("essay_written", user="11", props={"n": number})
+            page.wait_for_timeout(100)
+        expect(page.locator("ol.live li").first).to_contain_text("n: 29", timeout=PAGE_TIMEOUT_MS)
+        assert client.stats()["accepted"] == 60
+    first = page.locator("ol.live li").first
+    expect(first).to_contain_text(markup)
+    expect(first).to_contain_text("Noor Haddad #11")
+    assert page.locator("ol.live img").count() == 0
+    assert set(page.locator("ol.live code").all_inner_texts()) == {"essay_read"}
+    assert len(page.evaluate("window.said")) == 1, "once, and again in half a minute"
+    site.kill()
+    state = instance.settle()
+    accepted = sum(check_streams(instance.events()).values()) - state["own"]
+    check_sums(state, attempted=accepted, accepted=accepted)
+
+
+def test_without_a_script_the_page_shows_the_newest_and_a_link_to_newer_ones(
+    instance: Instance,
+    chromium: Browser,
+    site: ClassroomSite,
+) -> None:
+    context = chromium.new_context(base_url=site.address, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/login?next=/audit/live")
+    page.locator("input[name=login]").fill("auditor")
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    with contextlib.closing(Client(instance.socket)) as client:
+        assert client.emit("essay_read", user="11", props={"n": 7}, durable=True)
+        page.get_by_role("link", name="Show newer events").click()
+        assert "n: 7" in page.locator("ol.live").inner_text()
+        assert client.stats()["accepted"] == 1
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+    context.close()
+    site.kill()
+    state = instance.settle()
+    accepted = sum(check_streams(instance.events()).values()) - state["own"]
+    check_sums(state, attempted=accepted, accepted=accepted)
