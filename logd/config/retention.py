@@ -29,12 +29,18 @@ def parse_period(value: object) -> int:
     return period_ns
 
 
-def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns the time for each type before which its events are past their period.
+def with_requests(retention: Mapping[str, int]) -> dict[str, int]:
+    """Returns the periods by type, with those that follow another type's.
 
     The other types of requests follow `page_view` unless they have a period: earlier clients
     stored them as page views, and who chose a period for those chose it for these.
     """
-    if PAGE_VIEW in retention:
-        retention = dict.fromkeys(sorted(OTHER_REQUESTS), retention[PAGE_VIEW]) | dict(retention)
-    return {event_type: max(0, now_ns - period_ns) for event_type, period_ns in retention.items()}
+    if PAGE_VIEW not in retention:
+        return dict(retention)
+    return dict.fromkeys(sorted(OTHER_REQUESTS), retention[PAGE_VIEW]) | dict(retention)
+
+
+def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
+    """Returns the time for each type before which its events are past their period."""
+    periods = with_requests(retention)
+    return {event_type: max(0, now_ns - period_ns) for event_type, period_ns in periods.items()}

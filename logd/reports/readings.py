@@ -97,6 +97,14 @@ def quoted(
     return Concerned(everyone=any(row["excerpt"] or ":" in row["reason"] for row in answer.rows))
 
 
+def about_one(
+    _connection: Connection, _params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
+) -> Concerned:
+    """Finds the readers in the answer; the one person whom it is about is in the question."""
+    readers = {row.get("reader") for row in answer.rows}
+    return Concerned(frozenset(reader for reader in readers if reader is not None))
+
+
 def may_concern_anyone(props: Mapping[str, Any]) -> bool:
     """Whether a recorded reading may be about persons whom its properties do not list."""
     everyone = props.get("everyone")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from logd.reports import event_queries, ledger_queries, readings, verification
+from logd.reports import event_queries, ledger_queries, person_reports, readings, verification
 from logd.reports.parameters import Parameters
 from logd.reports.readings import Concern
 from logd.storage.database import Connection
@@ -38,4 +38,10 @@ REPORTS: Mapping[str, Report] = {
     "losses_by_cause": Report(ledger_queries.losses_by_cause),
     "quarantine": Report(ledger_queries.quarantine, readings.quoted),
     "verification": Report(verification.verification),
+    "person_events": Report(person_reports.person_events, readings.about_one),
+    "person_mentions": Report(person_reports.person_mentions, readings.about_one),
+    "person_readings": Report(person_reports.person_readings, readings.about_one),
+    "person_totals": Report(person_reports.person_totals, readings.about_one),
+    "person_rollups": Report(person_reports.person_rollups, readings.about_one),
+    "copies": Report(person_reports.copies),
 }

@@ -324,4 +324,12 @@ MIGRATIONS: list[tuple[str, str]] = [
         ALTER TABLE leaf ADD COLUMN level INTEGER NOT NULL DEFAULT 0;
         """,
     ),
+    (
+        "roll-ups by user",
+        """
+        -- All of one person, and all spellings of an id, without reading everyone's roll-ups.
+        CREATE INDEX rollup_day_user ON rollup_day (user);
+        CREATE INDEX rollup_subject_user ON rollup_subject (user);
+        """,
+    ),
 ]

@@ -1,0 +1,28 @@
+"""What a report knows of the configuration and of the process that asks (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from logd.config.settings import Config
+from logd.storage.mentions import DEFAULT_KEYS, PersonKeys
+
+
+@dataclass(frozen=True)
+class Context:
+    """The context of a report.
+
+    `senders` are the uids of the application that asks, where logd.toml names it under apps: what
+    other applications log may be about another person with the same id. None for all senders.
+    """
+
+    person_keys: PersonKeys = DEFAULT_KEYS
+    retention: Mapping[str, int] = field(default_factory=dict)
+    senders: tuple[int, ...] | None = None
+
+
+def context_for(config: Config, person_keys: PersonKeys, peer_uid: int) -> Context:
+    """Returns the context of a report that a process with that uid requests."""
+    own = {uid for uids in config.apps.values() if peer_uid in uids for uid in uids}
+    return Context(person_keys, config.retention, tuple(sorted(own)) or None)
