@@ -108,7 +108,11 @@ def _requests(
     )
     return [
         DataRequest(
-            *(row[name] for name in ("id", "user_id", "login", "name", "role")),
+            row["id"],
+            row["user_id"],
+            row["login"],
+            row["name"],
+            row["role"],
             Kind(row["kind"]),
             row["text"],
             row["made_ns"],
