@@ -15,14 +15,20 @@ class Context:
 
     `senders` are the uids of the application that asks, where logd.toml names it under apps: what
     other applications log may be about another person with the same id. None for all senders.
+    `others` are the uids of those other applications: by the id they mean persons of their own,
+    also in what they read.
     """
 
     person_keys: PersonKeys = DEFAULT_KEYS
     retention: Mapping[str, int] = field(default_factory=dict)
     senders: tuple[int, ...] | None = None
+    others: frozenset[int] = frozenset()
 
 
 def context_for(config: Config, person_keys: PersonKeys, peer_uid: int) -> Context:
     """Returns the context of a report that a process with that uid requests."""
     own = {uid for uids in config.apps.values() if peer_uid in uids for uid in uids}
-    return Context(person_keys, config.retention, tuple(sorted(own)) or None)
+    if not own:
+        return Context(person_keys, config.retention)
+    others = {uid for uids in config.apps.values() for uid in uids} - own
+    return Context(person_keys, config.retention, tuple(sorted(own)), frozenset(others))

@@ -16,7 +16,7 @@ from typing import Any
 
 from logd.render import event_line, format_time, printable
 from logd.reports.parameters import PAGE_ROWS_MAX
-from logd.reports.person_pages import Part, PersonPages
+from logd.reports.person_pages import Part, PersonPages, sender
 from logd.reports.selection import newest_id
 from logd.storage import copy_registry
 from logd.storage.database import Connection, in_parts
@@ -24,6 +24,7 @@ from logd.storage.mentions import PersonKeys
 from logd.storage.rollups import DAY_NS
 from logd.storage.senders import Person
 from logd_wire.query import Row
+from logd_wire.schema import REPORT_READ
 
 Progress = Callable[[int], None]
 
@@ -127,9 +128,12 @@ class _Search:
         while part is not None:
             found, position = self.pages.readings(part, PAGE_ROWS_MAX, own=False)
             for reading in found:
-                if not reading.is_named:
+                if not reading.is_named and self._is_of(reading.row):
                     yield self.pages.handed_over(reading)
             part = None if position is None else part.rest(position)
+
+    def _is_of(self, row: Row) -> bool:
+        return row["type"] != REPORT_READ or self.pages.person.is_of(sender(row))
 
     def _whole(self) -> Part:
         return Part(before_id=self.top + 1, newest_first=False)

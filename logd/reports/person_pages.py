@@ -63,12 +63,22 @@ class Reading:
 
 
 class PersonPages:
-    """The pages about one person."""
+    """The pages about one person.
 
-    def __init__(self, connection: Connection, person: Person, keys: PersonKeys) -> None:
+    `others` are the uids of applications whose readings are about other persons with the same id.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        person: Person,
+        keys: PersonKeys,
+        others: frozenset[int] = frozenset(),
+    ) -> None:
         self.connection = connection
         self.person = person
         self._keys = keys
+        self._others = others
 
     def spellings(self) -> list[str]:
         """Returns all spellings of the person's id; the id itself if the trail has none."""
@@ -158,7 +168,8 @@ class PersonPages:
     def _reading(self, row: Row) -> Reading | None:
         """Returns the reading that an event records, if it is or may be about the person."""
         is_export = row["type"] == EXPORT_STARTED
-        if not is_export and not self.person.is_of(sender(row)):
+        # A reading by logd's own commands, or by root, may mean the person in any application.
+        if row["props"].get("peer_uid") in self._others:
             return None
         is_named = any(map(self.person.is_named, self._keys.persons(row["props"])))
         if not (is_named or is_export or may_concern_anyone(row["props"])):

@@ -115,7 +115,7 @@ def copies(connection: Connection, parameters: Parameters) -> Answer:
 def _pages(connection: Connection, parameters: Parameters) -> PersonPages:
     context = parameters.context
     person = Person(parameters.text("user"), context.senders)
-    return PersonPages(connection, person, context.person_keys)
+    return PersonPages(connection, person, context.person_keys, context.others)
 
 
 def _page_of(connection: Connection, parameters: Parameters) -> tuple[PersonPages, Part, int]:

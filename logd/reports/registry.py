@@ -39,7 +39,7 @@ REPORTS: Mapping[str, Report] = {
     "quarantine": Report(ledger_queries.quarantine, readings.quoted),
     "verification": Report(verification.verification),
     "person_events": Report(person_reports.person_events, readings.about_one),
-    "person_mentions": Report(person_reports.person_mentions, readings.about_one),
+    "person_mentions": Report(person_reports.person_mentions, readings.named_by_others),
     "person_readings": Report(person_reports.person_readings, readings.about_one),
     "person_totals": Report(person_reports.person_totals, readings.about_one),
     "person_rollups": Report(person_reports.person_rollups, readings.about_one),

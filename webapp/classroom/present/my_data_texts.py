@@ -8,7 +8,7 @@ from itertools import groupby
 
 from webapp.classroom.model.accounts import Role, User
 from webapp.classroom.model.my_data import Reading
-from webapp.classroom.present.filters import moment, readable
+from webapp.classroom.present.filters import readable
 from webapp.classroom.present.reading_texts import describe_report
 
 DAY_NS = 86_400_000_000_000
@@ -48,13 +48,13 @@ def kind_of_entry(event_type: str) -> str:
 
 
 def kept_for(kept_ns: int | None) -> str:
-    """Formats how long entries are kept."""
+    """Says how long entries are kept."""
     if kept_ns is None:
-        return "without an end"
+        return "kept for ever"
     days = max(1, round(kept_ns / DAY_NS))
     if days % 365 == 0:
-        return f"{days // 365} year{'' if days == 365 else 's'}"
-    return f"{days} day{'' if days == 1 else 's'}"
+        return f"kept for {days // 365} year{'' if days == 365 else 's'}"
+    return f"kept for {days} day{'' if days == 1 else 's'}"
 
 
 def rows_of_table(table: str, count: int) -> str | None:
@@ -104,8 +104,3 @@ def _reader(reading: Reading, people: Mapping[str, User]) -> str:
         return f"An account that is not there any more (#{readable(reading.reader)})"
     role = "another student" if found.role is Role.STUDENT else f"{found.role}"
     return f"{found.name} ({role})"
-
-
-def last_read(lines: Sequence[ReadingLine]) -> str | None:
-    """Returns the time of the latest reading, as text."""
-    return moment(lines[0].ts_ns) if lines else None
