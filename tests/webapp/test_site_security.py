@@ -26,9 +26,13 @@ PAGES = {
         "/courses/data/quizzes/data-chance-quiz",
         "/results",
         "/teacher/",
+        "/my-data/",
+        "/my-data/entries",
+        "/my-data/mentions",
+        "/my-data/readings",
     ],
     "teacher": ["/teacher/", "/teacher/courses/data", "/teacher/students/11"],
-    "auditor": ["/audit/", "/audit/events", "/audit/losses"],
+    "auditor": ["/audit/", "/audit/events", "/audit/losses", "/audit/requests/", "/my-data/"],
 }
 ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from webapp.classroom.model.accounts import Role, User
+from webapp.classroom.model.accounts import User
 from webapp.classroom.model.my_data import Reading
 from webapp.classroom.present.filters import readable
 from webapp.classroom.present.reading_texts import describe_report
@@ -102,5 +102,4 @@ def _reader(reading: Reading, people: Mapping[str, User]) -> str:
     found = people.get(reading.reader)
     if found is None:
         return f"An account that is not there any more (#{readable(reading.reader)})"
-    role = "another student" if found.role is Role.STUDENT else f"{found.role}"
-    return f"{found.name} ({role})"
+    return f"{found.name} ({found.role})"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from flask import (
@@ -116,17 +118,24 @@ def download(form: str) -> ResponseReturnValue:
         flash("Another download is running. Please try again in a minute.", "warning")
         return redirect(url_for("my_data.overview"))
     user = current_account()
-    try:
+    with ExitStack() as ends:
+        ends.callback(_downloads.release)
         site = personal_rows.rows_about(get_db(), user)
-        chunks = write(user, time.time_ns(), site, my_data_for(user).everything())
-        response = Response(stream_with_context(chunks), mimetype=my_data_file.MIME_TYPES[form])
-        response.headers["Content-Disposition"] = f'attachment; filename="my-data.{form}"'
-    except BaseException:
-        _downloads.release()
-        raise
-    # Called by the server at the end, whether all of it was sent, or the browser went away.
-    response.call_on_close(_downloads.release)
+        pieces = write(user, time.time_ns(), site, my_data_for(user).everything())
+        # The place is free at the end of the file, or when the server closes the response because
+        # the browser went away; closing an ExitStack again does nothing.
+        done = ends.pop_all()
+        response = Response(
+            stream_with_context(_then(pieces, done)), mimetype=my_data_file.MIME_TYPES[form]
+        )
+        response.call_on_close(done.close)
+    response.headers["Content-Disposition"] = f'attachment; filename="my-data.{form}"'
     return response
+
+
+def _then(pieces: Iterator[str], done: ExitStack) -> Iterator[str]:
+    with done:
+        yield from pieces
 
 
 @blueprint.post("/requests")
@@ -147,7 +156,7 @@ def ask() -> ResponseReturnValue:
         return _overview(text[: 2 * TEXT_CHARS_MAX], error, kind), UNPROCESSABLE
     made = data_requests.make_request(get_db(), current_account(), Kind(kind), text, time.time_ns())
     if made is None:
-        flash(f"You have asked for a {kind} already. An auditor will answer it.", "warning")
+        flash("You have asked for this already. An auditor will answer it.", "warning")
     else:
         activity.log("data_request_made", kind=kind, request=made)
         flash("Your request was sent. You will find the answer on this page.")
