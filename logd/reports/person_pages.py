@@ -18,17 +18,19 @@ from logd.reports.readings import may_concern_anyone
 from logd.reports.sql import fetch_rows
 from logd.storage import stored_users
 from logd.storage.database import Connection, in_parts, question_marks
+from logd.storage.mention_bytes import may_have
 from logd.storage.mentions import ANOTHER, PersonKeys
 from logd.storage.senders import Person
+from logd.storage.time_blocks import BLOCK_BITS
 from logd_wire.query import Answer, Row
 from logd_wire.schema import INT64_MAX, REPORT_READ
+from logd_wire.wire import unpack_props
 
 # What a page examines at most: the search for mentions unpacks the properties of every event.
 EXAMINED_MAX = 50_000
 EXAMINED_BYTES_MAX = 16 * 1024 * 1024
-READINGS_EXAMINED_MAX = 2000
+READINGS_EXAMINED_MAX = 10_000
 SEARCH_S_MAX = 0.7  # much less than a report may take
-_READINGS_AT_ONCE = 100
 # An export copies the events of everyone, and its event names nobody.
 EXPORT_STARTED = "trail_export_started"
 
@@ -79,6 +81,7 @@ class PersonPages:
         self.person = person
         self._keys = keys
         self._others = others
+        self._may_have = may_have(person.user)
 
     def spellings(self) -> list[str]:
         """Returns all spellings of the person's id; the id itself if the trail has none."""
@@ -106,7 +109,7 @@ class PersonPages:
 
     def _search_mentions(self, part: Part, limit: int, found: list[int]) -> tuple[int, bool]:
         """Appends ids of events to `found`; returns the last id examined, and if more are left."""
-        keys, is_named = self._keys, self.person.is_named
+        keys, is_named, may_have = self._keys, self.person.is_named, self._may_have
         order = "DESC" if part.newest_first else "ASC"
         until_s = time.monotonic() + SEARCH_S_MAX
         examined = size = position = 0
@@ -125,8 +128,9 @@ class PersonPages:
                 if size > EXAMINED_BYTES_MAX:
                     return position, True
                 examined, size, position = examined + 1, size + len(props), number
-                is_own = user is not None and is_named(user)
-                if not is_own and keys.may_name(props) and keys.mentions(props, is_named):
+                if not may_have(props) or (user is not None and is_named(user)):
+                    continue
+                if keys.may_name(props) and keys.mentions(props, is_named):
                     found.append(number)
         return position, False
 
@@ -144,34 +148,52 @@ class PersonPages:
         """
         found: list[Reading] = []
         until_s = time.monotonic() + SEARCH_S_MAX
-        for examined in range(0, READINGS_EXAMINED_MAX, _READINGS_AT_ONCE):
-            page = event_page(
-                self.connection,
-                event_type=(REPORT_READ, EXPORT_STARTED),
-                before_id=part.before_id,
-                after_id=part.lower,
-                limit=_READINGS_AT_ONCE,
-            )
-            for row in page.rows:
-                if len(found) == limit:
-                    return found, part_end(part)
-                part = part.rest(row["id"])
-                reading = self._reading(row)
+        size = 0
+        for examined, (number, props) in enumerate(self._stored_readings(part)):
+            is_late = examined % 256 == 255 and time.monotonic() > until_s
+            is_full = examined == READINGS_EXAMINED_MAX or size > EXAMINED_BYTES_MAX
+            if len(found) == limit or is_full or is_late:
+                return found, part_end(part)
+            size, part = size + len(props), part.rest(number)
+            if self._may_be_about(props):
+                reading = self._reading(number)
                 if reading is not None and own in (None, reading.is_own):
                     found.append(reading)
-            if page.next is None:
-                return found, None
-            if examined and time.monotonic() > until_s:
-                break
-        return found, part_end(part)
+        return found, None
 
-    def _reading(self, row: Row) -> Reading | None:
+    def _stored_readings(self, part: Part) -> Iterator[tuple[int, bytes]]:
+        """Yields the ids and properties of readings and exports, one more than a page examines."""
+        after_id, rows_max, connection = part.after_id, READINGS_EXAMINED_MAX + 1, self.connection
+        order = "DESC" if part.newest_first else "ASC"
+        # The ids first, so that sorting a block reads no properties.
+        ids = (
+            "SELECT e.id FROM event_block b CROSS JOIN event e INDEXED BY event_type_id"  # noqa: S608 - no data
+            f" ON (e.id >> {BLOCK_BITS}) = +b.block"
+            " WHERE e.type IN (SELECT id FROM event_type WHERE name IN (?, ?))"
+            f" AND b.block BETWEEN ? >> {BLOCK_BITS} AND ? >> {BLOCK_BITS}"
+            f" AND e.id > ? AND e.id < ? ORDER BY b.block {order}, e.id {order} LIMIT ?"
+        )
+        ends = (after_id, part.before_id, after_id, part.before_id)
+        with closing(
+            connection.execute(
+                f"SELECT id, props FROM event WHERE id IN ({ids}) ORDER BY id {order}",  # noqa: S608 - no data
+                (REPORT_READ, EXPORT_STARTED, *ends, rows_max),
+            )
+        ) as rows:
+            yield from rows
+
+    def _may_be_about(self, props: bytes) -> bool:
+        """Whether packed properties of a reading, or an export, may be about the person."""
+        return self._may_have(props) or may_concern_anyone(unpack_props(props))
+
+    def _reading(self, number: int) -> Reading | None:
         """Returns the reading that an event records, if it is or may be about the person."""
-        is_export = row["type"] == EXPORT_STARTED
+        row = self._event(number)
         # A reading by logd's own commands, or by root, may mean the person in any application.
-        if row["props"].get("peer_uid") in self._others:
+        if row is None or row["props"].get("peer_uid") in self._others:
             return None
         is_named = any(map(self.person.is_named, self._keys.persons(row["props"])))
+        is_export = row["type"] == EXPORT_STARTED
         if not (is_named or is_export or may_concern_anyone(row["props"])):
             return None
         is_own = row["user"] is not None and self.person.is_named(row["user"])

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from logd.storage.database import Connection
-from logd.storage.mentions import canonical, is_person
+from logd.storage.mentions import NORMAL_OF_ANOTHER, canonical, is_person
 
 PAGE_ROWS = 5000
-# The ASCII characters that are the normalisation (NFC) of another one: the Kelvin sign is K.
-_NORMAL_OF_ANOTHER = frozenset("K;`")
 _LAST = "\U0010ffff" * 64  # past every user id
 
 
@@ -42,7 +40,7 @@ def spellings(connection: Connection, user: str) -> dict[str, int]:
 
 def _candidates(connection: Connection, wanted: str) -> Iterator[str]:
     """Yields the users among which all spellings of a canonical id are."""
-    if not wanted.isascii() or any(character in _NORMAL_OF_ANOTHER for character in wanted):
+    if not wanted.isascii() or not NORMAL_OF_ANOTHER.isdisjoint(wanted):
         yield from _distinct(connection, "", _LAST)
         return
     # The other spellings of an ASCII id are those of a whole number: 7, 7.0, 7.00.

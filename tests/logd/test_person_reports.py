@@ -48,7 +48,6 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a search end often, within and between the rows that it finds."""
     monkeypatch.setattr(person_pages, "EXAMINED_MAX", 7)
     monkeypatch.setattr(person_pages, "READINGS_EXAMINED_MAX", 4)
-    monkeypatch.setattr(person_pages, "_READINGS_AT_ONCE", 2)
 
 
 def rows(
@@ -226,6 +225,7 @@ def test_a_page_examines_a_bounded_number_of_events(
 
     monkeypatch.setattr(PersonKeys, "may_name", note)
     monkeypatch.setattr(person_pages, "EXAMINED_MAX", 10)
+    monkeypatch.setattr(person_pages, "may_have", lambda _user: lambda _props: True)
     trail.put(*(("graded", "8", day, {}) for day in range(25)))
     pages = list(trail.pages("person_mentions", user="1"))
     assert [(len(page.rows), page.next) for page in pages] == [(0, 16), (0, 6), (0, None)]
@@ -243,7 +243,6 @@ def test_a_page_of_readings_examines_a_bounded_number(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(person_pages, "READINGS_EXAMINED_MAX", 10)
-    monkeypatch.setattr(person_pages, "_READINGS_AT_ONCE", 5)
     read = {"report": "timeline", "params": {"user": "2"}, "everyone": False}
     trail.put(*((REPORT_READ, "8", day, read) for day in range(25)))
     pages = list(trail.pages("person_readings", user="1"))

@@ -50,7 +50,7 @@ def test_a_request_is_answered_by_an_auditor_and_read_by_who_has_asked(
     text = browser.get(AUDIT).text
     assert "Erasure: Noor Haddad" in text and "Open: 1" in text
     assert f"logd forget {STUDENT}\n" in text.replace("</code>", "\n")
-    assert f"flask --app webapp forget-user {STUDENT}\n" in text
+    assert f"classroom forget-user {STUDENT}\n" in text
     answer = {"outcome": "refused", "answer": "The school must keep it until July."}
     assert browser.post(f"{AUDIT}{row['id']}", answer).status_code == 302
     (answered,) = clients.of("data_request_answered")
