@@ -1,4 +1,5 @@
-"""`flask --app webapp`: the site with the commands `seed` and `create-user`.
+"""`flask --app webapp`: the site with the commands `seed`, `create-user` and
+`forget-user`.
 
 It is above the site and the demo, so that a server, which loads `webapp.classroom.wsgi`, loads
 neither the commands nor the demo school.
@@ -6,6 +7,7 @@ neither the commands nor the demo school.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,10 +24,12 @@ from webapp.classroom.model.accounts import (
     LoginTaken,
     Role,
     add_user,
+    find_user,
     hash_password,
 )
 from webapp.classroom.model.catalogue import store_courses
 from webapp.classroom.model.content import BadContent, read_courses
+from webapp.classroom.model.personal_rows import counts_about, erase_account
 from webapp.classroom.store.db import get_db, operator_errors
 from webapp.demo.school import DEMO_ACCOUNTS
 from webapp.demo.seed import add_demo_school
@@ -37,7 +41,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     Raises a ClickException with a message of one line if the instance directory cannot be used.
     """
     app = factory.create_app(config)
-    for command in (seed, create_user):
+    for command in (seed, create_user, forget_user):
         app.cli.add_command(command)
     return app
 
@@ -103,3 +107,31 @@ def create_user(login: str, name: str, role: str, password: str) -> None:
     except LoginTaken as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Added {role} {login} with id {user_id}.")
+
+
+@click.command("forget-user")
+@click.argument("number", type=click.IntRange(1, 2**63 - 1))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_appcontext
+def forget_user(number: int, yes: bool) -> None:
+    """Erase the account with the id NUMBER, and all that the site holds about it.
+
+    The entries of the activity log are erased by `logd forget NUMBER`, run after this command: from
+    then on nothing new is logged for the account. Backups of the site are not changed. No later
+    account gets the number.
+    """
+    db = get_db()
+    with operator_errors(db.instance):
+        user = find_user(db, number)
+        if user is None:
+            raise click.ClickException(f"No account has the id {number}.")
+        rows = ", ".join(f"{count} of {name}" for name, count in counts_about(db, user).items())
+        click.echo(f"{user.role} {user.login} ({user.name}), id {number}. Rows: {rows}.")
+        if not yes:
+            click.confirm("Erase all of it? It cannot be undone.", abort=True)
+        # What is deleted is overwritten, also in free pages of the file.
+        db.connection().execute("PRAGMA secure_delete = ON")
+        with db.transaction() as connection:
+            erased = erase_account(connection, number, time.time_ns())
+        db.connection().execute("PRAGMA wal_checkpoint (TRUNCATE)").fetchall()
+    click.echo(f"Erased {sum(erased.values())} rows. Now run: logd forget {number}")

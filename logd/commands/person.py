@@ -11,13 +11,14 @@ import click
 from logd import render
 from logd.commands._command import Command
 from logd.commands._options import (
-    READ_EXITS,
+    JOB_EXITS,
     config_option,
     format_option,
 )
 from logd.commands._output import print_line, progress_bar
 from logd.commands._person import chosen_person, person_options
 from logd.config.settings import Config
+from logd.maintenance.command_reading import record_command
 from logd.reports import person as persons
 from logd.reports.selection import newest_id
 from logd.status.collect import collect_status
@@ -32,7 +33,7 @@ from logd.storage.mentions import PersonKeys
         ("logd person 17", "read it"),
         ("logd person 17 --format jsonl > person-17.jsonl", "a file to hand over"),
     ],
-    exits=READ_EXITS,
+    exits=JOB_EXITS,
 )
 @config_option
 @person_options
@@ -59,9 +60,12 @@ def person(
     answer to what one of them has sent.
 
     Quarantined data cannot be attributed to a person. The command scans every event, which takes a
-    few seconds per million. It is not recorded in the trail.
+    few seconds per million. It is recorded in the trail before it prints anything, as an event
+    `report_read`, so that the person can see it; if that is not possible, it prints nothing.
     """
     chosen = chosen_person(config, user, escaped, user_file, app)
+    opening.open_for_events(config).close()  # where there is nothing to read, nothing is recorded
+    record_command(config, "person", {"user": chosen.user}, everyone=False)
     pending = collect_status(config)["pending"]
     keys = PersonKeys(config.person_keys)
     with (

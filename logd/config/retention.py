@@ -29,14 +29,6 @@ def parse_period(value: object) -> int:
     return period_ns
 
 
-def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
-    """Returns the time for each type before which its events are past their period."""
-    return {
-        event_type: max(0, now_ns - period_ns)
-        for event_type, period_ns in periods(retention).items()
-    }
-
-
 def periods(retention: Mapping[str, int]) -> dict[str, int]:
     """Returns the period of each type that has one, in nanoseconds.
 
@@ -46,3 +38,11 @@ def periods(retention: Mapping[str, int]) -> dict[str, int]:
     if PAGE_VIEW not in retention:
         return dict(retention)
     return dict.fromkeys(sorted(OTHER_REQUESTS), retention[PAGE_VIEW]) | dict(retention)
+
+
+def before(retention: Mapping[str, int], now_ns: int) -> dict[str, int]:
+    """Returns the time for each type before which its events are past their period."""
+    return {
+        event_type: max(0, now_ns - period_ns)
+        for event_type, period_ns in periods(retention).items()
+    }

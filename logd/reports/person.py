@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from logd.render import event_line, format_time, printable
-from logd.reports.event_queries import event_page
 from logd.reports.parameters import PAGE_ROWS_MAX
-from logd.reports.readings import may_concern_anyone
-from logd.reports.selection import Selection, newest_id, pages
-from logd.storage import copy_registry, stored_users
+from logd.reports.person_pages import Part, PersonPages, sender
+from logd.reports.selection import newest_id
+from logd.storage import copy_registry
 from logd.storage.database import Connection, in_parts
-from logd.storage.mentions import ANOTHER, PersonKeys
+from logd.storage.mentions import PersonKeys
 from logd.storage.rollups import DAY_NS
 from logd.storage.senders import Person
 from logd_wire.query import Row
@@ -33,7 +32,7 @@ TITLES = {
     "person": "Stored about",
     "event": "Events",
     "mention": "Events of others that name this person",
-    "reading": "Readings of totals or of quarantine, which may be about this person",
+    "reading": "Readings of totals, of quarantine or of exports, which may be about this person",
     "day": "Roll-ups: events per day, by type",
     "subject": "Roll-ups: the latest state by task or quiz",
     "copy": "Copies of this trail that may hold the same",
@@ -42,6 +41,18 @@ TITLES = {
 }
 # The kinds of items that the last item, "end", counts.
 TOTALS = ("event", "mention", "reading", "day", "subject", "copy")
+_ROLLUP_COLUMNS = {
+    "day": ("type", "day", "events"),
+    "subject": (
+        "type",
+        "subject",
+        "events",
+        "first_ts_ns",
+        "last_ts_ns",
+        "last_value",
+        "best_value",
+    ),
+}
 
 
 def person_items(
@@ -58,18 +69,18 @@ def person_items(
     ids searched for mentions since its last call.
     """
     top = newest_id(connection)
-    spellings = stored_users.spellings(connection, person.user) or {person.user: 0}
+    pages = PersonPages(connection, person, keys)
+    spellings = pages.spellings()
     yield {
         "kind": "person",
         "user": person.user,
-        "spellings": list(spellings),
+        "spellings": spellings,
         "senders": person.uids,
         "read_ns": now_ns,
         "up_to_event": top,
     }
     counts: Counter[str] = Counter()
-    search = _Search(connection, person, keys, top)
-    for item in search.items(list(spellings), pending, progress):
+    for item in _Search(pages, top).items(spellings, pending, progress):
         counts[item["kind"]] += 1
         yield item
     yield {"kind": "end", **{name: counts[name] for name in TOTALS}}
@@ -79,115 +90,59 @@ def person_items(
 class _Search:
     """Searches the events up to the id `top` for what is stored about one person."""
 
-    connection: Connection
-    person: Person
-    keys: PersonKeys
+    pages: PersonPages
     top: int
 
     def items(self, users: list[str], pending: int, progress: Progress) -> Iterator[Row]:
-        connection = self.connection
+        connection, of_all = self.pages.connection, self.pages.person.uids is None
         for row in self._own(users):
-            yield {"kind": "event", **row, "props": self._shown(row)}
+            yield {"kind": "event", **row}
         for row in self._mentions(progress):
-            yield {"kind": "mention", **self._handed_over(row)}
+            yield {"kind": "mention", **row}
         for row in self._readings():
-            yield {"kind": "reading", **self._handed_over(row)}
-        if self.person.uids is None:
-            for user in users:
-                yield from _rollups(connection, user)
+            yield {"kind": "reading", **row}
+        if of_all:
+            yield from _rollups(self.pages, users)
         yield from _copies(connection)
-        yield from _notes(connection, pending, of_all=self.person.uids is None)
-
-    def _shown(self, row: Row) -> Row:
-        return self.keys.without_others(row["props"], self.person.is_named)
-
-    def _handed_over(self, row: Row) -> Row:
-        """Returns another user's event, with the names of other persons replaced."""
-        props = self._shown(row)
-        if row["type"] == REPORT_READ:
-            props = {name: _others_once(value) for name, value in props.items()}
-        return {**row, "user": row["user"] and ANOTHER, "props": props}
+        yield from _notes(connection, pending, of_all=of_all)
 
     def _own(self, users: list[str]) -> Iterator[Row]:
         for some in in_parts(users):
-            chosen = Selection(users=tuple(some))
-            for _position, rows in pages(
-                self.connection, chosen, up_to_id=self.top, rows_max=PAGE_ROWS_MAX
-            ):
-                for row in rows:
-                    if self.person.is_of(_sender(row)):
-                        yield row
+            part: Part | None = self._whole()
+            while part is not None:
+                page = self.pages.events(some, part, PAGE_ROWS_MAX)
+                yield from page.rows
+                part = None if page.next is None else part.rest(page.next)
 
     def _mentions(self, progress: Progress) -> Iterator[Row]:
-        """Yields events of other users, or of none, that name the person."""
-        connection, keys, is_named = self.connection, self.keys, self.person.is_named
-        after = 0
-        while rows := connection.execute(
-            "SELECT id, user, props FROM event WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
-            (after, self.top, PAGE_ROWS_MAX),
-        ).fetchall():
-            found = [
-                number
-                for number, user, props in rows
-                if keys.may_name(props)
-                and not (user is not None and is_named(user))
-                and keys.mentions(props, is_named)
-            ]
-            for number in found:
-                page = event_page(connection, after_id=number - 1, before_id=number + 1, limit=1)
-                for row in page.rows:
-                    if self.person.is_of(_sender(row)):
-                        yield row
-            progress(rows[-1][0] - after)
-            after = rows[-1][0]
-        progress(self.top - after)
+        part: Part | None = self._whole()
+        while part is not None:
+            page = self.pages.mentions(part, PAGE_ROWS_MAX)
+            yield from page.rows
+            progress((self.top if page.next is None else page.next) - part.after_id)
+            part = None if page.next is None else part.rest(page.next)
 
     def _readings(self) -> Iterator[Row]:
         """Yields readings by others that may be about the person without naming the person."""
-        is_named, chosen = self.person.is_named, Selection(types=(REPORT_READ,))
-        for _position, rows in pages(
-            self.connection, chosen, up_to_id=self.top, rows_max=PAGE_ROWS_MAX
-        ):
-            for row in rows:
-                others = row["user"] is None or not is_named(row["user"])
-                about_anyone = others and may_concern_anyone(row["props"])
-                listed = any(map(is_named, self.keys.persons(row["props"])))
-                if about_anyone and not listed and self.person.is_of(_sender(row)):
-                    yield row
+        part: Part | None = self._whole()
+        while part is not None:
+            found, position = self.pages.readings(part, PAGE_ROWS_MAX, own=False)
+            for reading in found:
+                if not reading.is_named and self._is_of(reading.row):
+                    yield self.pages.handed_over(reading)
+            part = None if position is None else part.rest(position)
+
+    def _is_of(self, row: Row) -> bool:
+        return row["type"] != REPORT_READ or self.pages.person.is_of(sender(row))
+
+    def _whole(self) -> Part:
+        return Part(before_id=self.top + 1, newest_first=False)
 
 
-def _sender(row: Row) -> int:
-    """Returns the uid of an event's sender, determined as in `logd.storage.senders`."""
-    asker = row["props"].get("peer_uid") if row["type"] == REPORT_READ else None
-    return asker if type(asker) is int else int(row["producer"].split("-")[0])
-
-
-def _others_once(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _others_once(item) for name, item in value.items()}
-    if isinstance(value, list):
-        kept = [item for item in value if item != ANOTHER]
-        return kept if len(kept) == len(value) else [*kept, ANOTHER]
-    return value
-
-
-def _rollups(connection: Connection, user: str) -> Iterator[Row]:
-    days = connection.execute(
-        "SELECT t.name, r.day, r.events FROM rollup_day r JOIN event_type t ON t.id = r.type"
-        " WHERE r.user = ? ORDER BY t.name, r.day",
-        (user,),
-    ).fetchall()
-    for kind, day, events in days:
-        yield {"kind": "day", "type": kind, "day": day, "events": events}
-    subjects = connection.execute(
-        "SELECT t.name, r.subject, r.events, r.first_ts_ns, r.last_ts_ns, r.last_value,"
-        " r.best_value FROM rollup_subject r JOIN event_type t ON t.id = r.type"
-        " WHERE r.user = ? ORDER BY t.name, r.subject",
-        (user,),
-    ).fetchall()
-    names = ("type", "subject", "events", "first_ts_ns", "last_ts_ns", "last_value", "best_value")
-    for row in subjects:
-        yield {"kind": "subject", **dict(zip(names, row, strict=True))}
+def _rollups(pages: PersonPages, users: list[str]) -> Iterator[Row]:
+    for row in pages.rollups(users):
+        names = _ROLLUP_COLUMNS[row["kind"]]
+        yield {"kind": row["kind"], **{name: row[name] for name in names}}
 
 
 def _copies(connection: Connection) -> Iterator[Row]:

@@ -98,6 +98,32 @@ def quoted(
     return Concerned(everyone=any(row["excerpt"] or ":" in row["reason"] for row in answer.rows))
 
 
+def about_one(
+    _connection: Connection, _params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
+) -> Concerned:
+    """Finds the readers in the answer; the one person whom it is about is in the question."""
+    readers = {row.get("reader") for row in answer.rows}
+    return Concerned(frozenset(reader for reader in readers if reader is not None))
+
+
+def named_by_others(
+    connection: Connection, _params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
+) -> Concerned:
+    """Finds the users of the events in the answer, which tells what they did without their names.
+
+    The person whom those events name is in the question.
+    """
+    found: set[str] = set()
+    for part in in_parts([row["id"] for row in answer.rows]):
+        rows = connection.execute(
+            f"SELECT DISTINCT user FROM event WHERE id IN ({question_marks(part)})"  # noqa: S608 - question marks only
+            " AND user IS NOT NULL",
+            part,
+        )
+        found.update(user for (user,) in rows)
+    return Concerned(frozenset(found))
+
+
 def may_concern_anyone(props: Mapping[str, Any]) -> bool:
     """Whether a recorded reading may be about persons whom its properties do not list."""
     everyone = props.get("everyone")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from logd.config.settings import Config
 from logd.reports import (
     event_queries,
     events_after,
     ledger_queries,
+    person_reports,
     readings,
     removals,
     trail_state,
@@ -29,13 +29,10 @@ class Report:
 
     A report without `concern` is about no person: it has totals of the whole trail, or is about
     producers.
-
-    `add_facts` completes the answer with what is not in the database, but in logd.toml.
     """
 
     run: Callable[[Connection, Parameters], Answer]
     concern: Concern | None = None
-    add_facts: Callable[[Config, Answer], Answer] | None = None
 
 
 REPORTS: Mapping[str, Report] = {
@@ -51,6 +48,12 @@ REPORTS: Mapping[str, Report] = {
     "losses_by_cause": Report(ledger_queries.losses_by_cause),
     "quarantine": Report(ledger_queries.quarantine, readings.quoted),
     "verification": Report(verification.verification),
-    "trail_state": Report(trail_state.trail_state, add_facts=trail_state.add_configured),
+    "trail_state": Report(trail_state.trail_state),
     "removals": Report(removals.removals),
+    "person_events": Report(person_reports.person_events, readings.about_one),
+    "person_mentions": Report(person_reports.person_mentions, readings.named_by_others),
+    "person_readings": Report(person_reports.person_readings, readings.about_one),
+    "person_totals": Report(person_reports.person_totals, readings.about_one),
+    "person_rollups": Report(person_reports.person_rollups, readings.about_one),
+    "copies": Report(person_reports.copies),
 }

@@ -1,7 +1,7 @@
 """Reports whether the trail can be relied on: the daemon, anchors, backups, copies, retention.
 
 It names no person. What is beside the database (the daemon's statistics, the last runs of commands)
-is read from its files; `add_configured` adds what depends on logd.toml.
+is read from its files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from logd import instance_lock
 from logd.clock import times
 from logd.config import retention
-from logd.config.settings import Config
+from logd.reports.context import Context
 from logd.reports.parameters import Parameters
 from logd.storage import last_runs
 from logd.storage.copy_registry import BACKUP, EXPORT
@@ -47,25 +47,21 @@ def trail_state(connection: Connection, parameters: Parameters) -> Answer:
                 "quarantine_kept": quarantine_kept,
                 **_last_runs(connection, database),
                 **_copies(connection, now_ns),
-                "anchor_interval_s": None,
-                "anchor_file": None,
-                "anchor_file_ns": None,
-                "retention": None,
+                **_configured(parameters.context),
             }
         ]
     )
 
 
-def add_configured(config: Config, answer: Answer) -> Answer:
-    """Adds where anchors are written, and for how long events of each type are kept."""
-    file = config.anchor_file
-    configured: Row = {
-        "anchor_interval_s": config.anchor_interval_s,
+def _configured(context: Context) -> Row:
+    """Returns where anchors are written, and for how long events of each type are kept."""
+    file = context.anchor_file
+    return {
+        "anchor_interval_s": context.anchor_interval_s,
         "anchor_file": None if file is None else str(file),
         "anchor_file_ns": None if file is None else _last_line_ns(file),
-        "retention": retention.periods(config.retention),
+        "retention": retention.periods(context.retention),
     }
-    return Answer([{**row, **configured} for row in answer.rows], answer.next)
 
 
 def _daemon(database: Path) -> Row:

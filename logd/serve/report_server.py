@@ -23,6 +23,7 @@ from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.log_limit import ThrottledLog
+from logd.reports.context import context_for
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
 from logd.serve.access_events import access_events
@@ -139,14 +140,13 @@ class Reporter:
             # One transaction is used, so that the answer
             # and the persons in it are of the same moment.
             connection.execute("BEGIN")
-            answer = report.run(connection, Parameters(params))
+            context = context_for(self._config, self._person_keys, uid)
+            answer = report.run(connection, Parameters(params, context))
             concerned = report.concern and report.concern(
                 connection, params, answer, self._person_keys.persons
             )
         finally:
             connection.close()  # this ends the transaction before the answer is sent
-        if report.add_facts is not None:
-            answer = report.add_facts(self._config, answer)
         if concerned is not None:
             events = access_events(str(name), params, concerned, uid=uid, pid=pid)
             if not self._record_access(asked_by, *events):

@@ -36,6 +36,9 @@ IDENTITY = frozenset({"id", "uid", "pk", "sub", "name"})
 # Keys that logd and its Flask extension write themselves; they name persons in any configuration.
 OWN_KEYS = ("user", "login", "actor", "switched_to", "member")
 
+# The ASCII characters that are the normalisation (NFC) of another one: the Kelvin sign is K.
+NORMAL_OF_ANOTHER = frozenset("K;`")
+
 _SEPARATORS = b"_-. "
 # The text in place of an erased person, which is no id, even if a user has it.
 _ERASED = re.compile(r"\(erased\)(?: [0-9]+)?")

@@ -334,4 +334,12 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE INDEX removal_waiting ON removal (id) WHERE waiting_events > 0;
         """,
     ),
+    (
+        "roll-ups by user",
+        """
+        -- All of one person, and all spellings of an id, without reading everyone's roll-ups.
+        CREATE INDEX rollup_day_user ON rollup_day (user);
+        CREATE INDEX rollup_subject_user ON rollup_subject (user);
+        """,
+    ),
 ]

@@ -147,6 +147,17 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
     "timeline": [
         {"user": user, **page} for user in (*PERSONS, "u9") for page in [*EVENT_PAGES, REMOVED]
     ],
+    **{
+        f"person_{what}": [{"user": user, **page} for user in (*PERSONS, "u9") for page in pages]
+        for what, pages in (
+            ("events", EVENT_PAGES),
+            ("mentions", EVENT_PAGES),
+            ("readings", [*EVENT_PAGES, {"by": "others"}, {"by": "self"}]),
+            ("totals", [{}, {"after": "login_failed"}]),
+            ("rollups", [{}, {"after": ["day", "page_view", "", ""]}]),
+        )
+    },
+    "copies": PAGES,
     "events": [
         {**user, **kind, **times, **page}
         for user in ({}, {"user": U[1]}, {"user": "u9"})
@@ -186,7 +197,17 @@ def test_every_report_is_asked_with_each_of_its_parameters(
         assert taken.names == asked, name
 
 
-NAMING = {"completions", "events", "events_after", "timeline"}
+NAMING: dict[str, set[str]] = {
+    "completions": set(PERSONS),
+    "events": set(PERSONS),
+    "events_after": set(PERSONS),
+    "timeline": set(PERSONS),
+    "person_events": set(PERSONS),
+    "person_rollups": set(PERSONS),
+    # Of the person in the question, who is named by others, and of readers.
+    "person_mentions": {U[2], U[3], U[7], U[8]},
+    "person_readings": {U[1], U[2], U[3]},
+}
 PAGING = {"limit", "before_id", "before_ns", "after", "after_id", "after_ns"}
 # The columns that tell figures apart, and those that depend on all events before.
 KEYS = {
@@ -197,6 +218,12 @@ KEYS = {
     "events_after": ("ts_ns",),
     "timeline": ("ts_ns",),
     "quarantine": ("detected_ns",),
+    "person_events": ("ts_ns",),
+    "person_mentions": ("ts_ns",),
+    "person_readings": ("ts_ns",),
+    "person_totals": ("type",),
+    "person_rollups": ("kind", "type", "part"),
+    "copies": ("made_ns",),
 }
 LEFT_OUT = {"id", "sequence"}
 
@@ -212,10 +239,11 @@ def figures(report: str, answer: Answer) -> dict[Any, list[dict[str, Any]]]:
 
 def unpaged(report: str, question: dict[str, Any]) -> dict[str, Any]:
     """The question for all rows: in a trail without a person, pages begin elsewhere."""
-    if report in ("losses", "quarantine"):
-        return question  # both have as many rows without a person
+    if report in ("losses", "quarantine", "copies"):
+        return question  # each has as many rows without a person
     less = {name: value for name, value in question.items() if name not in PAGING}
-    return {**less, "limit": 200} if report in ("events", "events_after", "timeline") else less
+    is_limited = any("limit" in asked for asked in QUESTIONS[report])
+    return {**less, "limit": 200} if is_limited else less
 
 
 def ask(store: Store, report: str, question: dict[str, Any]) -> tuple[Answer, Concerned | None]:
@@ -282,7 +310,7 @@ def test_whoever_a_page_names_is_in_the_event_of_its_reading(
         assert not on_page or concerned is not None, question
         assert concerned is None or on_page <= listed(report, question, concerned), question
         named |= on_page
-    assert named == (set(PERSONS) if report in NAMING else set())
+    assert named == NAMING.get(report, set())
 
 
 def test_a_difference_of_two_readings_leaves_no_one_out(trails: dict[str | None, Store]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from logd.audit.verify import verify
-from logd.batch import Batch
+from logd.batch import Batch, Producer
 from logd.reports.event_queries import COMPLETIONS_MAX, DAYS_MAX, TYPES_MAX
 from logd.reports.ledger_queries import CAUSES
 from logd.reports.parameters import PAGE_ROWS_MAX, BadParameter
@@ -19,6 +19,7 @@ from logd.serve.access_events import access_events
 from logd.storage.job_table import FORGET, PRUNE, add_job
 from logd.storage.mentions import DEFAULT_KEYS
 from logd_wire.query import ROWS_MAX, encode_frame
+from logd_wire.wire import producer_seed
 from tests.logd.test_reports import Trail, quiz, view
 
 MORE = 7
@@ -67,6 +68,29 @@ def put_jobs(trail: Trail, count: int) -> None:
         add_job(trail.store.connection, (PRUNE, FORGET)[at % 2], {}, at)
 
 
+def put_mentions(trail: Trail, count: int) -> None:
+    trail.put(*(("graded", "8", day, {"users": ["1", "9"]}) for day in range(count)))
+
+
+def put_readings(trail: Trail, count: int) -> None:
+    read = {"report": "timeline", "params": {"user": "1"}, "everyone": False}
+    trail.put(*(("report_read", "8", day, read) for day in range(count)))
+
+
+def put_person_types(trail: Trail, count: int) -> None:
+    for at in range(0, count, 400):  # one uid may introduce 500 types
+        trail.producer = Producer(uid=2000 + at, id=9, seed=producer_seed(9))
+        numbers = range(at, min(at + 400, count))
+        trail.put(*((f"type_{number}", "1", 5, {}) for number in numbers))
+
+
+def put_copies(trail: Trail, count: int) -> None:
+    trail.store.connection.executemany(
+        "INSERT INTO copy (kind, made_ns, expires_ns, place) VALUES ('backup', ?, NULL, '/b')",
+        [(number,) for number in range(count)],
+    )
+
+
 # For each report: what fills it, with how many rows, which columns tell them apart, and with which
 # parameters all of it is asked.
 WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[str, Any]]] = {
@@ -82,6 +106,18 @@ WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[
         put_events, PAGE_ROWS_MAX + MORE, ("id",), {"after_id": 0, "limit": PAGE_ROWS_MAX}
     ),
     "event_types": (put_types, TYPES_MAX + MORE, ("type",), {}),
+    "person_events": (
+        put_events, PAGE_ROWS_MAX + MORE, ("id",), {"user": "1", "limit": PAGE_ROWS_MAX}
+    ),
+    "person_mentions": (
+        put_mentions, PAGE_ROWS_MAX + MORE, ("id",), {"user": "1", "limit": PAGE_ROWS_MAX}
+    ),
+    "person_readings": (
+        put_readings, PAGE_ROWS_MAX + MORE, ("id",), {"user": "1", "limit": PAGE_ROWS_MAX}
+    ),
+    "person_totals": (put_person_types, ROWS_MAX + MORE, ("type",), {"user": "1"}),
+    "person_rollups": (put_events, ROWS_MAX + MORE, ("kind", "part"), {"user": "1"}),
+    "copies": (put_copies, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "losses": (put_losses, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "losses_by_cause": (put_losses, ROWS_MAX + MORE, ("cause",), {}),
     "verification": (put_events, 1, ("answer",), {}),

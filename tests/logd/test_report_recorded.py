@@ -68,6 +68,10 @@ QUESTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "score_distribution": ({"subject": "a"}, {"everyone": True}),
     "quarantine": ({}, {"everyone": True}),
+    **{
+        f"person_{what}": ({"user": "7"}, {})
+        for what in ("events", "mentions", "readings", "totals", "rollups")
+    },
 }
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from logd.audit import anchor_file
+from logd.reports.context import context_for
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
-from logd.reports.trail_state import add_configured
+from logd.storage.mentions import DEFAULT_KEYS
 from logd.storage.tree_head import Head
 from logd_client import Client
-from logd_wire.query import Answer, QueryClient, Row
+from logd_wire.query import QueryClient, Row
 from tests.support.instance import Instance, check_sums, until
 
 HOUR_NS = 3600 * 10**9
@@ -28,8 +28,8 @@ def ask(instance: Instance, report: str) -> list[Row]:
 def read(instance: Instance) -> Row:
     """The state as the report process answers it, which an instance without a daemon has too."""
     with instance.database(read_only=True) as connection:
-        answer = REPORTS["trail_state"].run(connection, Parameters({}))
-    (row,) = add_configured(instance.config, answer).rows
+        context = context_for(instance.config, DEFAULT_KEYS, peer_uid=0)
+        (row,) = REPORTS["trail_state"].run(connection, Parameters({}, context)).rows
     return row
 
 
@@ -86,8 +86,8 @@ HEAD = Head(3, 30, bytes(32))
 
 
 def last_anchor(path: Path, instance: Instance) -> Any:
-    config = replace(instance.config, anchor_file=path)
-    (row,) = add_configured(config, Answer([{}])).rows
+    instance.configure(anchor_file=str(path))
+    row = read(instance)
     assert row["anchor_file"] == str(path)
     return row["anchor_file_ns"]
 
@@ -95,6 +95,8 @@ def last_anchor(path: Path, instance: Instance) -> Any:
 def test_the_last_complete_anchor_of_the_file_is_found_whatever_follows_it(
     instance: Instance, directory: Path
 ) -> None:
+    instance.start()
+    instance.stop()
     path = directory / "anchors"
     assert last_anchor(path, instance) is None, "no file"
     os.mkfifo(path)

@@ -54,9 +54,19 @@ class Recorder(Parameters):
 REQUIRED: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 1, "until_day": 2},
     "timeline": {"user": "7"},
+    **{name: {"user": "7"} for name in registry.REPORTS if name.startswith("person_")},
 }
 # Computed columns, not in the database.
-ADDED = {name: ["time_in_doubt"] for name in ("events", "events_after", "timeline")}
+ADDED = {
+    name: ["time_in_doubt"]
+    for name in ("events", "events_after", "timeline", "person_events", "person_mentions")
+} | {"person_totals": ["kept_ns"]}
+# Their columns are made of the events found, not of one SELECT.
+_EVENT = ["id", "ts_ns", "stored_ns", "type"]
+MADE = {
+    "person_mentions": [*_EVENT, "user", "producer", "sequence", "props", "time_in_doubt"],
+    "person_readings": [*_EVENT, "reader", "named", "own", "props"],
+}
 
 
 def documented_reports() -> set[str]:
@@ -90,12 +100,18 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ):
         producer.taken += 1
         made.add(producer, producer.taken, wire.Event(kind, 10**18, user, packed), 10)
-    made.add_loss(producer, 4, 5, batch.LOST_NOT_RECEIVED)
-    made.add_loss(producer, 6, None, batch.LOST_OUTBOX_GONE)
-    made.add_quarantine(7, 3, "malformed: it", b"x", producer, 7)
+    read = msgpack.packb({"report": "timeline", "params": {"user": "u"}})
+    for user in ("8", None):
+        producer.taken += 1
+        event = wire.Event("report_read", 10**18, user, read)
+        made.add(producer, producer.taken, event, 10)
+    made.add_loss(producer, 6, 7, batch.LOST_NOT_RECEIVED)
+    made.add_loss(producer, 8, None, batch.LOST_OUTBOX_GONE)
+    made.add_quarantine(7, 3, "malformed: it", b"x", producer, 9)
     made.add_quarantine(7, 3, "truncated datagram: 1 bytes", b"x")
     store.commit(made, 10**18)
     add_job(store.connection, FORGET, {}, 10**18)
+    store.connection.execute("INSERT INTO copy VALUES (1, 'backup', 5, NULL, '/b')")
     yield store.connection
     store.close()
 
@@ -103,6 +119,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
 WIDE: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 11_000, "until_day": 12_000},
     "timeline": {"user": "u"},
+    **{name: {"user": "u"} for name in registry.REPORTS if name.startswith("person_")},
 }
 SEEN_AS_NIL = {"completions", "events", "events_after", "losses", "losses_by_cause", "quarantine"}
 
@@ -124,8 +141,8 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
         monkeypatch.setattr(sql, function, recording(getattr(sql, function)))
     parameters = Recorder(REQUIRED.get(name, {}))
     answer = registry.REPORTS[name].run(database, parameters)
-    columns = columns or list(answer.rows[0])
-    columns += ADDED.get(name, [])
+    columns = columns or list(answer.rows[0] if answer.rows else [])
+    columns = MADE.get(name, columns + ADDED.get(name, []))
 
     text = section(f"### `{name}`")
     *parameters_table, rows_table = tables(f"### `{name}`")

@@ -36,6 +36,9 @@ STORY: list[tuple[Callable[[Browser], Any], str]] = [
     (lambda b: b.get("/courses/data/lessons/spread"), "Read the lesson “{spread}”"),
     (lambda b: b.get("/courses/data/tasks/data-dice"), "Opened the task “A hundred dice”"),
     (lambda b: b.get("/results"), "Opened their own results"),
+    (lambda b: b.get("/my-data/"), "Opened the page “My data”"),
+    (lambda b: b.get("/my-data/readings"), "Opened the list of who looked at their data"),
+    (lambda b: b.get("/audit/requests/"), "Was refused the requests about data"),
     (lambda b: b.get("/teacher/"), "Was refused the teacher's page of the class"),
     (
         lambda b: b.get(f"/teacher/students/{OTHER_STUDENT}"),

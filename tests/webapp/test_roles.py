@@ -31,6 +31,13 @@ RULES = {
     "/audit/exports": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/live": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/live/stream?after=0": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/requests/": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/my-data/": (LOGIN, OPEN, OPEN, OPEN),
+    "/my-data/entries": (LOGIN, OPEN, OPEN, OPEN),
+    "/my-data/mentions": (LOGIN, OPEN, OPEN, OPEN),
+    "/my-data/readings": (LOGIN, OPEN, OPEN, OPEN),
+    "/my-data/download.json": (LOGIN, OPEN, OPEN, OPEN),
+    "/my-data/download.csv": (LOGIN, OPEN, OPEN, OPEN),
 }
 READERS = (None, "student", "teacher", "auditor")
 

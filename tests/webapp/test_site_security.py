@@ -26,6 +26,10 @@ PAGES = {
         "/courses/data/quizzes/data-chance-quiz",
         "/results",
         "/teacher/",
+        "/my-data/",
+        "/my-data/entries",
+        "/my-data/mentions",
+        "/my-data/readings",
     ],
     "teacher": ["/teacher/", "/teacher/courses/data", "/teacher/students/11"],
     "auditor": [
@@ -36,6 +40,8 @@ PAGES = {
         "/audit/readings",
         "/audit/exports",
         "/audit/live",
+        "/audit/requests/",
+        "/my-data/",
     ],
 }
 ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]

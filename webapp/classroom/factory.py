@@ -26,8 +26,10 @@ from webapp.classroom.views import (
     auditor,
     auth,
     courses,
+    data_requests,
     errors,
     live,
+    my_data,
     overview,
     quizzes,
     teacher,
@@ -66,7 +68,17 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     filters.init_app(app)
     app.context_processor(_template_variables)
 
-    for module in (auth, courses, quizzes, teacher, auditor, overview, live):
+    for module in (
+        auth,
+        courses,
+        quizzes,
+        teacher,
+        auditor,
+        overview,
+        live,
+        my_data,
+        data_requests,
+    ):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/", "home", _home)
     return app

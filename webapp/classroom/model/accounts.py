@@ -165,7 +165,9 @@ def add_user(
     try:
         cursor = connection.execute(
             "INSERT INTO users (id, login, name, role, password_hash, created_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
+            # Not the number of an erased account: the log may still have entries under it.
+            " VALUES (coalesce(?, (SELECT max(id) + 1 FROM (SELECT id FROM users"
+            " UNION ALL SELECT id FROM erased_accounts))), ?, ?, ?, ?, ?)",
             (user_id, login, name, role, password_hash, time.time_ns()),
         )
     except sqlcipher.IntegrityError as error:

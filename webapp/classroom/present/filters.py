@@ -22,6 +22,7 @@ PROPS_SHOWN_MAX = 40
 def init_app(app: Flask) -> None:
     app.add_template_filter(moment)
     app.add_template_filter(iso)
+    app.add_template_filter(day)
     app.add_template_filter(percent)
     app.add_template_filter(readable)
     app.add_template_filter(duration)
@@ -39,6 +40,11 @@ def moment(ts_ns: int) -> str:
 def iso(ts_ns: int) -> str:
     """Formats a time in ISO 8601, to the millisecond."""
     return _datetime(ts_ns).isoformat(sep="T", timespec="milliseconds").replace("+00:00", "Z")
+
+
+def day(number: int) -> str:
+    """Formats a day, counted from 1970."""
+    return f"{_datetime(number * 86_400 * 10**9):%-d %b %Y}"
 
 
 def percent(score: float) -> str:

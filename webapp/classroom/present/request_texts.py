@@ -50,6 +50,14 @@ _PAGES = {
     "trail.exports": ("the auditor's page of exports", None),
     "live.page": ("the auditor's live view", None),
     "live.stream": ("the auditor's live view", None),
+    "my_data.overview": ("the page “My data”", None),
+    "my_data.entries": ("the list of entries about themselves", None),
+    "my_data.mentions": ("the list of entries that name them", None),
+    "my_data.readings": ("the list of who looked at their data", None),
+    "my_data.download": ("the download of their data", None),
+    "my_data.ask": ("the page “My data”", None),
+    "data_requests.index": ("the requests about data", None),
+    "data_requests.answer": ("the requests about data", None),
 }
 NAME_CHARS_MAX = 60
 _QUOTES = str.maketrans(dict.fromkeys('“”„"', "'"))

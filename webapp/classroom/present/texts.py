@@ -8,6 +8,7 @@ from typing import Any
 
 from webapp.classroom.model.analytics import Event
 from webapp.classroom.present.filters import percent, readable
+from webapp.classroom.present.reading_texts import describe_report
 from webapp.classroom.present.request_texts import describe_request
 
 # The causes in the loss ledger, explained to an auditor.
@@ -60,6 +61,13 @@ def describe_event(event: Event, titles: Mapping[str, str]) -> str:
             if props.get("outcome") == "stored":
                 return f"The entry is confirmed: {what}"
             return f"The entry can no longer be confirmed: {what}"
+        case "report_read":
+            report = props.get("report")
+            return f"Looked at {describe_report(event.type, readable(report) if report else None)}"
+        case "data_request_made":
+            return f"Asked for a {readable(props.get('kind'))} of their own data"
+        case "data_request_answered":
+            return f"Answered a request for a {readable(props.get('kind'))} of data"
         case other:
             return _name_of_type(other)
 

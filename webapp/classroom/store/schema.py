@@ -89,4 +89,28 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX login_hits_expiry ON login_hits (expires_s);
         """,
     ),
+    (
+        "requests about one's data",
+        """
+        CREATE TABLE data_requests (
+            id INTEGER PRIMARY KEY,
+            user_id INTEGER NOT NULL REFERENCES users (id),
+            kind TEXT NOT NULL CHECK (kind IN ('correction', 'erasure')),
+            text TEXT NOT NULL,
+            made_ns INTEGER NOT NULL,
+            outcome TEXT CHECK (outcome IN ('done', 'refused')),
+            answer TEXT,
+            answered_by INTEGER REFERENCES users (id),
+            answered_ns INTEGER
+        ) STRICT;
+        -- One open request of a kind for each account.
+        CREATE UNIQUE INDEX data_requests_open ON data_requests (user_id, kind)
+            WHERE answered_ns IS NULL;
+        -- Numbers of accounts that are gone, which no other account may get.
+        CREATE TABLE erased_accounts (
+            id INTEGER PRIMARY KEY,
+            erased_ns INTEGER NOT NULL
+        ) STRICT;
+        """,
+    ),
 )
