@@ -1,4 +1,4 @@
-"""`flask --app webapp`: the site with the commands `seed` and `create-user`.
+"""`flask --app webapp`: the site with the commands `seed`, `create-user` and `reconcile`.
 
 It is above the site and the demo, so that a server, which loads `webapp.classroom.wsgi`, loads
 neither the commands nor the demo school.
@@ -29,6 +29,7 @@ from webapp.classroom.model.content import BadContent, read_courses
 from webapp.classroom.store.db import get_db, operator_errors
 from webapp.demo.school import DEMO_ACCOUNTS
 from webapp.demo.seed import add_demo_school
+from webapp.reconcile import reconcile
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -37,7 +38,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     Raises a ClickException with a message of one line if the instance directory cannot be used.
     """
     app = factory.create_app(config)
-    for command in (seed, create_user):
+    for command in (seed, create_user, reconcile):
         app.cli.add_command(command)
     return app
 
