@@ -21,7 +21,17 @@ from webapp.classroom.model.accounts import Role
 from webapp.classroom.present import filters
 from webapp.classroom.store.db import Database
 from webapp.classroom.store.instance import Instance, read_secret
-from webapp.classroom.views import access, auditor, auth, courses, errors, quizzes, teacher
+from webapp.classroom.views import (
+    access,
+    auditor,
+    auth,
+    courses,
+    drafts,
+    errors,
+    kept_answers,
+    quizzes,
+    teacher,
+)
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -49,14 +59,17 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     login_manager.init_app(app)
     login_manager.login_view = "auth.login"
     login_manager.login_message = "Log in to see this page."
-    login_manager.session_protection = "strong"
+    # "strong" would end a session whose address or browser version changes, as a phone's does. A
+    # stolen cookie is prevented by other means: see SESSION_COOKIE_* in config.py.
+    login_manager.session_protection = "basic"
+    kept_answers.init_app(app)
     # The extension is initialised after Flask-Login, which finds the user of a page view.
     activity.init_app(app)
     errors.init_app(app)
     filters.init_app(app)
     app.context_processor(_template_variables)
 
-    for module in (auth, courses, quizzes, teacher, auditor):
+    for module in (auth, courses, quizzes, drafts, teacher, auditor):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/", "home", _home)
     return app

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask import Flask, current_app, render_template, request
+from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
+
+from webapp.classroom.views import kept_answers
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,10 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(500, _server_error)
 
 
-def _csrf_failed(_error: CSRFError) -> tuple[str, int]:
+def _csrf_failed(_error: CSRFError) -> ResponseReturnValue:
+    recovered = kept_answers.recover()
+    if recovered is not None:
+        return recovered
     return render_template("error.html", code=400, text=CSRF_TEXT), 400
 
 
