@@ -24,7 +24,7 @@ pytestmark = [
 
 QUIZ = "/courses/data/quizzes/data-chance-quiz"
 SAVED = re.compile(r"Saved at \d\d:\d\d")
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
     "desktop": {"viewport": {"width": 1280, "height": 900}},
 }
@@ -94,7 +94,7 @@ class Pupil:
         self.context.close()
 
 
-def each(*, scripted_only: bool = False) -> Any:
+def each(*, scripted_only: bool = False) -> pytest.MarkDecorator:
     """Runs a test on a phone and a desktop, with and without script."""
     quick = {("phone", True), ("desktop", False)}
     return pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def each(*, scripted_only: bool = False) -> Any:
             pytest.param(
                 (size, script),
                 id=f"{size}-{'script' if script else 'no script'}",
-                marks=[] if (size, script) in quick else [pytest.mark.long],
+                marks=[] if (size, script) in quick else [pytest.mark.long(minutes=0.2)],
             )
             for size in SIZES
             for script in (True, False)
@@ -180,7 +180,7 @@ def test_answers_survive_a_session_that_is_lost_when_they_are_sent(
     page.locator("input[name=q0][value='1']").check()
     page.locator("input[name=q1]").fill("6")
     page.get_by_role("button", name=button).click()
-    expect(page.get_by_text("Your log-in had ended")).to_be_visible()
+    expect(page.get_by_text("Your login had ended")).to_be_visible()
     log_in(page)
     assert page.url == f"{site.address}{QUIZ}"
     expect_answers(page, ("1", "6"))

@@ -65,7 +65,7 @@ def test_after_a_lost_session_the_same_student_continues_with_all_answers(
     lose(app, student)
     page = tab.post(path, GIVEN)
     assert page.status_code == 401
-    assert "Your log-in had ended" in page.text
+    assert "Your login had ended" in page.text
     assert stored(app) is None
     restored = log_in_with(student, page, "student")
     assert restored.location == QUIZ
@@ -103,7 +103,7 @@ def test_a_wrong_password_and_too_many_of_them_keep_the_answers(
     assert page.status_code == 429
     student.read("/login", page.text)
     page = student.post("/login", student.hidden("/login"))
-    assert "Your log-in had ended" in page.text
+    assert "Your login had ended" in page.text
     app.config["LOGIN_LIMIT_ACCOUNT"] = "100 per hour"  # the wait is over
     assert log_in_with(student, page, "student").location == QUIZ
     assert answers_of(app) == KEPT

@@ -44,7 +44,7 @@ OTHER_ACCOUNT = (
     " later” to see what you can do."
 )
 TASK_NOT_MARKED = (
-    "Your log-in had ended or changed, so that the task is not marked as done yet. Please press the"
+    "Your login had ended or changed, so that the task is not marked as done yet. Please press the"
     " button again."
 )
 RESTORED = "Your answers are here again, and saved. They are not handed in yet."
