@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 from tests.browser.site import SiteProcess
 from tests.browser.test_story import CHROMIUM, CHROMIUM_ARGUMENTS, PAGE_TIMEOUT_MS
@@ -314,3 +321,39 @@ def test_a_tab_says_that_another_has_saved_other_answers(pupil: Pupil) -> None:
     second.get_by_role("button", name="Save and continue later").click()
     expect(second.locator("#saved")).to_have_text(SAVED)
     expect(second.locator("input[name=q1]")).to_have_value("7")
+
+
+@each(scripted_only=True)
+def test_a_save_on_its_way_does_not_arrive_after_what_is_handed_in(
+    site: SiteProcess, pupil: Pupil
+) -> None:
+    page = pupil.open()
+    held: list[Route] = []
+    page.route("**/draft/autosave", lambda route: held.append(route))
+    page.locator("input[name=q1]").fill("5")
+    until(lambda: page.evaluate("true") and held, "a save is on its way", 10)
+    page.locator("input[name=q1]").fill("6")
+    page.get_by_role("button", name="Hand in").click(no_wait_after=True)
+    page.wait_for_timeout(300)
+    for route in held:
+        route.continue_()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Your result")
+    expect(page.get_by_text("kept as a draft")).to_have_count(0)
+    rows = database(site.app()).connection().execute("SELECT count(*) FROM quiz_drafts")
+    assert rows.fetchone()[0] == 0
+    assert attempts(site) == [(STUDENT, 1)]
+
+
+@each(scripted_only=True)
+def test_a_hand_in_that_is_broken_off_leaves_a_page_that_saves(
+    site: SiteProcess, pupil: Pupil
+) -> None:
+    page = pupil.open()
+    page.locator("input[name=q1]").fill("5")
+    expect(page.locator("#saved")).to_have_text(SAVED)
+    page.route(f"**{QUIZ}", lambda route: route.abort("aborted"))
+    hand_in(page)
+    page.unroute(f"**{QUIZ}")
+    pupil.answer(page, ("1", "6"))
+    expect_answers(pupil.again(), ("1", "6"))
+    assert attempts(site) == []

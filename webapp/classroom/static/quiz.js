@@ -5,11 +5,11 @@
   const state = document.getElementById("saved");
   if (!form || !state) return;
 
-  const AFTER_MS = 1000, BETWEEN_MS = 3000, RETRY_MS = [5000, 15000, 60000];
+  const AFTER_MS = 1000, BETWEEN_MS = 3000, RETRY_MS = [5000, 15000, 60000], WAIT_MS = 4000;
   const OFFLINE = "Not saved: the site does not answer. Your answers are still on this page, and" +
     " saving is tried again.";
   const REFUSED = "Not saved. Press “Save and continue later” to see why.";
-  let timer = 0, running = false, again = false, leaving = false, ended = false;
+  let timer = 0, running = null, again = false, leaving = false, ended = false;
   let failures = 0, startedMs = -BETWEEN_MS;
 
   const answersIn = (data) =>
@@ -41,12 +41,19 @@
     tell(answer.text, false);
   };
 
-  const save = async (isLast = false) => {
+  const save = (isLast = false) => {
     clearTimeout(timer);
     if (ended || answers() === saved) return;
     if (running && !isLast) { again = true; return; }
-    running = true;
     again = false;
+    const run = send().finally(() => {
+      if (running === run) running = null;
+      if (again) plan(0);
+    });
+    running = run;
+  };
+
+  const send = async () => {
     startedMs = performance.now();
     const sent = answers();
     try {
@@ -73,23 +80,27 @@
       tell(OFFLINE, true);
       plan(RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]);
       failures += 1;
-    } finally {
-      running = false;
-      if (again) plan(0);
     }
   };
 
-  form.addEventListener("input", () => plan(AFTER_MS));
+  form.addEventListener("input", () => {
+    leaving = false;  // If the form was sent, that was broken off.
+    plan(AFTER_MS);
+  });
   form.addEventListener("submit", async (event) => {
-    if (failures > 0) {
-      // Without a connection the browser would replace this page, and the answers, by an error.
-      event.preventDefault();
-      await save();
-      if (failures === 0) form.requestSubmit(event.submitter);
+    clearTimeout(timer);
+    if (leaving || !(running || failures)) {
+      leaving = true;
       return;
     }
+    // A save on its way must not arrive after what is handed in. And without a connection the
+    // browser would replace this page, and the answers, by an error.
+    event.preventDefault();
+    if (failures) save();
+    await Promise.race([running, new Promise((done) => setTimeout(done, WAIT_MS))]);
+    if (failures) return;
     leaving = true;
-    clearTimeout(timer);
+    (event.submitter || form.querySelector("button")).click();
   });
   // A phone may end a hidden page without another event.
   document.addEventListener("visibilitychange", () => {

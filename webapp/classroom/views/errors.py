@@ -73,7 +73,8 @@ def _csrf_failed(_error: CSRFError) -> ResponseReturnValue:
 def _server_error(_error: HTTPException) -> tuple[str, int]:
     # render_template would load the account from the database, which may be what has failed.
     template = current_app.jinja_env.get_template("error.html")
-    return template.render(code=500, text=TEXTS[500]), 500
+    again = kept_answers.fields_to_send_again()
+    return template.render(code=500, text=TEXTS[500], again=again), 500
 
 
 def _http_error(error: HTTPException) -> tuple[str, int, list[tuple[str, str]]]:

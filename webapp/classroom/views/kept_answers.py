@@ -9,6 +9,7 @@ If another person logs in, or the token is not valid, a page says so and lets th
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ UNAUTHORIZED, FORBIDDEN, CONFLICT = 401, 403, 409
 # Pages whose forms may have a quiz's answers as hidden fields.
 _CARRIERS = ("auth.login", "auth.logout")
 _AUTOSAVE = "drafts.autosave"
+_FIELDS, _ANSWER = ("number", "revision", "form"), re.compile(r"q\d{1,4}", re.ASCII)
 _FORMS = ("quizzes.submit", "drafts.save", _AUTOSAVE)
 
 LOGGED_OUT = (
@@ -61,12 +63,11 @@ class KeptAnswers:
     @property
     def fields(self) -> list[tuple[str, str]]:
         """The names and values of the hidden fields that carry the answers."""
-        names = ["number", "revision", "form"]
         kept = drafts.keepable(self.quiz.questions, self.sent.answers)
         return [
             ("kept_course", self.slug),
             ("kept_quiz", self.quiz.id),
-            *((name, request.form.get(name, "")[:200]) for name in names),
+            *((name, request.form.get(name, "")[:200]) for name in _FIELDS),
             *((f"q{at}", text) for at, texts in kept.items() for text in texts),
         ]
 
@@ -99,6 +100,18 @@ def from_request() -> KeptAnswers | None:
     return None if quiz is None else KeptAnswers(slug, quiz, read_form(quiz))
 
 
+def fields_to_send_again() -> list[tuple[str, str]]:
+    """Returns the fields of a quiz's form, without use of the database, which may have failed."""
+    if request.method != "POST" or request.endpoint not in _FORMS or not _is_from_this_site():
+        return []
+    return [
+        (name, text)
+        for name in request.form
+        if name in _FIELDS or _ANSWER.fullmatch(name)
+        for text in request.form.getlist(name)
+    ]
+
+
 def login_page(kept: KeptAnswers | None, form: LoginForm | None = None) -> str:
     """Renders the login page, which keeps the answers if there are any."""
     return render_template("login.html", form=form or LoginForm(formdata=None), kept=kept)
@@ -126,7 +139,8 @@ def restore(kept: KeptAnswers) -> ResponseReturnValue:
     db, user = get_db(), current_account()
     saved = drafts.save_draft(db, user, kept.quiz, origin, answers, time.time_ns())
     if saved.conflict:
-        return form_page(kept.slug, kept.quiz, kept.sent, saved, may_replace=True), CONFLICT
+        page = form_page(kept.slug, kept.quiz, kept.sent, saved, may_replace=True)
+        return make_response(page, _conflict())
     where: dict[str, Any] = {"slug": kept.slug, "quiz_id": kept.quiz.id}
     if saved.handed_in and not saved.other:
         flash(f"Attempt {saved.handed_in} was already handed in. This is its result.")
@@ -146,7 +160,12 @@ def _ask_whose(kept: KeptAnswers) -> Response:
     page = render_template(
         "kept.html", kept=kept, typist=kept.typist, token=new_token(), Student=Role.STUDENT
     )
-    return make_response(page, CONFLICT)
+    return make_response(page, _conflict())
+
+
+def _conflict() -> int:
+    """Returns the status of a page that asks: the login or logout before it has succeeded."""
+    return 200 if request.endpoint in _CARRIERS else CONFLICT
 
 
 def _is_typist(kept: KeptAnswers) -> bool:
