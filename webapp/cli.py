@@ -1,5 +1,5 @@
-"""`flask --app webapp`: the site with the commands `seed`, `create-user` and
-`forget-user`.
+"""`flask --app webapp`: the site with the commands `seed`, `create-user`, `forget-user` and
+`reconcile`.
 
 It is above the site and the demo, so that a server, which loads `webapp.classroom.wsgi`, loads
 neither the commands nor the demo school.
@@ -33,6 +33,7 @@ from webapp.classroom.model.personal_rows import counts_about, erase_account
 from webapp.classroom.store.db import get_db, operator_errors
 from webapp.demo.school import DEMO_ACCOUNTS
 from webapp.demo.seed import add_demo_school
+from webapp.reconcile import reconcile
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -41,7 +42,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     Raises a ClickException with a message of one line if the instance directory cannot be used.
     """
     app = factory.create_app(config)
-    for command in (seed, create_user, forget_user):
+    for command in (seed, create_user, forget_user, reconcile):
         app.cli.add_command(command)
     return app
 

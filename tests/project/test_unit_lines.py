@@ -230,7 +230,46 @@ OWN: dict[str, dict[str, tuple[list[str], str] | None]] = {
         "ReadWritePaths": (["-/run/logd/writers/outboxes"], "its outboxes"),
         "TemporaryFileSystem": (["/dev/shm:mode=1777,size=1M"], "no memory shared with others"),
         "WantedBy": (["multi-user.target"], "started at boot"),
-        "Also": (["classroom.socket"], "with its socket"),
+        "Also": (["classroom.socket classroom-reconcile.timer"], "with its socket and its timer"),
+    },
+    "classroom-reconcile.service": {
+        "Wants": (["run-logd-writers-outboxes.mount"], "its outbox is in memory"),
+        "After": (
+            ["logd.service run-logd-writers-outboxes.mount time-sync.target"],
+            "and there before it; not with a clock that is not set yet",
+        ),
+        "Type": (["oneshot"], "systemd knows how it ended"),
+        "ExecStart": (
+            ["/usr/local/lib/logd/bin/python -I -m flask --app webapp reconcile"],
+            "isolated: nothing of a directory or environment is imported",
+        ),
+        "User": (["classroom"], "neither root nor logd"),
+        "Group": (["classroom"], "neither root's group nor logd's"),
+        "SupplementaryGroups": (["logd-write logd-read"], "it may log and ask, not read the key"),
+        "InaccessiblePaths": (
+            ["-/etc/logd -/var/lib/logd -/var/backups/logd"],
+            "key, database and backups, whatever their modes are",
+        ),
+        "Environment": (
+            [
+                "CLASSROOM_DIR=/var/lib/classroom",
+                "ACTIVITY_LOG_SOCKET=/run/logd/logd.sock",
+                "ACTIVITY_QUERY_SOCKET=/run/logd/query.sock",
+            ],
+            "the site's own instance",
+        ),
+        "EnvironmentFile": (["-/etc/classroom/classroom.env"], "settings are root's to change"),
+        "TimeoutStartSec": (["1h"], "a job that hangs ends"),
+        "TasksMax": (["64"], "its threads are bounded"),
+        "StateDirectory": (["classroom"], "its database's place"),
+        "StateDirectoryMode": (["0700"], "no other user lists or opens the database"),
+        "ReadWritePaths": (["-/run/logd/writers/outboxes"], "its outbox"),
+        "TemporaryFileSystem": (["/dev/shm:mode=1777,size=1M"], "no memory shared with others"),
+    },
+    "classroom-reconcile.timer": {
+        **timer("05:00"),
+        "PartOf": (["classroom.service"], "stopped with the site"),
+        "WantedBy": (["classroom.service"], "started with the site"),
     },
     "logd.socket": {
         "ListenDatagram": (["/run/logd/logd.sock"], "one datagram is one sender's"),

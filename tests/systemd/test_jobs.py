@@ -9,15 +9,16 @@ from tests.systemd.load import emit
 
 pytestmark = pytest.mark.booted
 TIMERS = ("logd-backup", "logd-prune", "logd-verify")
+RECONCILE = "classroom-reconcile"
 
 
-@pytest.mark.parametrize("job", TIMERS)
+@pytest.mark.parametrize("job", [*TIMERS, RECONCILE])
 def test_every_timer_is_scheduled(box: Box, job: str) -> None:
     assert box.show(f"{job}.timer", "ActiveState") == "active"
     assert box.show(f"{job}.timer", "NextElapseUSecRealtime") not in ("", "infinity")
 
 
-@pytest.mark.parametrize("job", TIMERS)
+@pytest.mark.parametrize("job", [*TIMERS, RECONCILE])
 def test_what_a_timer_starts_succeeds(box: Box, job: str) -> None:
     assert emit(box, 10)["accepted"] == 10
     box.settle()
@@ -25,6 +26,17 @@ def test_what_a_timer_starts_succeeds(box: Box, job: str) -> None:
     assert box.show(job, "Result") == "success"
     assert "Traceback" not in box.run(f"journalctl -u {job} -o cat")
     assert "whole" in box.run("logd verify")
+
+
+def test_a_stopped_site_stops_its_timer_and_a_missing_event_is_added(box: Box) -> None:
+    box.run("systemctl stop classroom")
+    try:
+        assert box.show(f"{RECONCILE}.timer", "ActiveState") == "inactive"
+    finally:
+        box.run("systemctl start classroom")
+    assert box.show(f"{RECONCILE}.timer", "ActiveState") == "active"
+    # As the site's own user, with its access to both sockets.
+    assert "emitted: 0" in box.run("classroom reconcile")
 
 
 def test_a_stopped_target_stops_the_timers_too(box: Box) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,26 +15,47 @@ PASSWORD = "a password for tests"
 
 
 class Forms(HTMLParser):
-    """The posted forms of a page with their tokens, None for a form without one."""
+    """The posted forms of a page with their tokens, None for a form without one.
+
+    A form is listed for each address that it, one of its buttons or a script sends it to. `fields`
+    has the form's hidden fields.
+    """
 
     def __init__(self, page: str, text: str) -> None:
         super().__init__()
         self.tokens: dict[str, str | None] = {}
+        self.fields: dict[str, list[tuple[str, str]]] = {}
         self._page = page
-        self._action: str | None = None
+        self._actions: list[str] = []
+        self._token: str | None = None
+        self._hidden: list[tuple[str, str]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         if tag == "form" and (given.get("method") or "get").lower() == "post":
-            self._action = given.get("action") or self._page
-            self.tokens[self._action] = None
-        elif tag == "input" and given.get("name") == "csrf_token" and self._action is not None:
-            self.tokens[self._action] = given.get("value")
+            self._token, self._hidden = None, []
+            self._add(given.get("action") or self._page)
+            self._add(given.get("data-autosave"))
+        elif tag == "button" and self._actions:
+            self._add(given.get("formaction"))
+        elif tag == "input" and given.get("type") == "hidden" and self._actions:
+            name, value = given.get("name") or "", given.get("value") or ""
+            if name == "csrf_token":
+                self._token = value
+                self.tokens.update(dict.fromkeys(self._actions, value))
+            else:
+                self._hidden.append((name, value))
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
-            self._action = None
+            self._actions = []
+
+    def _add(self, action: str | None) -> None:
+        if action is not None:
+            self._actions.append(action)
+            self.tokens[action] = self._token
+            self.fields[action] = self._hidden
 
 
 class Browser:
@@ -42,6 +64,7 @@ class Browser:
     def __init__(self, app: Flask) -> None:
         self.client = app.test_client()
         self.forms: dict[str, str | None] = {}
+        self.fields: dict[str, list[tuple[str, str]]] = {}
 
     @property
     def token(self) -> str:
@@ -53,8 +76,20 @@ class Browser:
         if response.mimetype == "text/html":
             # A redirect has no form, but its target has.
             page = urlsplit(response.request.url)
-            self.forms = Forms(page.path, response.text).tokens
+            self.read(page.path, response.text)
         return response
+
+    def read(self, page: str, text: str) -> None:
+        """Takes the forms of a page, such as one that has answered a form."""
+        forms = Forms(page, text)
+        self.forms, self.fields = forms.tokens, forms.fields
+
+    def hidden(self, action: str) -> dict[str, list[str]]:
+        """Returns the hidden fields of the page's form, without its token."""
+        fields: dict[str, list[str]] = {}
+        for name, value in self.fields[action]:
+            fields.setdefault(name, []).append(value)
+        return fields
 
     def post(
         self,
@@ -71,7 +106,7 @@ class Browser:
         action = path.partition("?")[0]
         if token is None:
             if action not in self.forms:
-                self.get(action.removesuffix("/complete"))
+                self.get(re.sub("/(complete|draft|draft/autosave)$", "", action))
             assert action in self.forms, f"no page has a form that is sent to {action}"
             token = self.forms[action]
         form = {**({} if token is None else {"csrf_token": token}), **(data or {})}

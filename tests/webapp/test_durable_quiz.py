@@ -18,6 +18,7 @@ from tests.webapp.browser import Browser
 from tests.webapp.conftest import STUDENT, MakeApp, fill
 from tests.webapp.flask_apps import Clients
 from webapp.classroom.config import QUIZ_UNCONFIRMED
+from webapp.classroom.views.courses import NOT_IN_THE_RECORD as TASK_NOT_IN_THE_RECORD
 from webapp.classroom.views.quizzes import NOT_IN_THE_RECORD
 
 QUIZ = "/courses/data/quizzes/data-chance-quiz"
@@ -61,12 +62,26 @@ def test_a_refused_quiz_event_is_flashed_and_the_quiz_saved(
     assert page.count(NOT_IN_THE_RECORD) == 1
 
 
-def test_only_quizzes_wait(student: Browser, clients: Clients) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        (Outcome.STORED, None),
+        (Outcome.UNKNOWN, QUIZ_UNCONFIRMED),
+        (Outcome.REFUSED, TASK_NOT_IN_THE_RECORD),
+    ],
+)
+def test_a_task_waits_like_a_quiz_and_its_outcome_is_flashed_once(
+    student: Browser, clients: Clients, outcome: Outcome, message: str | None
+) -> None:
     (client,) = clients.made
-    client.outcome = Outcome.UNKNOWN
+    client.outcome = outcome
     student.post("/courses/data/tasks/data-dice/complete")
-    assert len(clients.of("task_completed")) == 1
-    assert QUIZ_UNCONFIRMED not in html.unescape(student.get("/courses/data").text)
+    assert [event.tell_user for event in clients.of("task_completed")] == [True]
+    page = html.unescape(student.get("/courses/data").text)
+    assert "Task completed: A hundred dice" in page
+    assert page.count('class="notice open"') == (message is not None)
+    assert message is None or page.count(message) == 1
+    assert "not confirmed" not in html.unescape(student.get("/results").text)
 
 
 # -- with a real logd ----------------------------------------------------------------------------

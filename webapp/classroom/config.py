@@ -20,8 +20,9 @@ SESSION_HOURS = 8
 # A quiz form has a few hundred bytes, and there are no uploads.
 REQUEST_BYTES_MAX = 64 * 1024
 
+# The message about an unconfirmed event, of a quiz or a task.
 QUIZ_UNCONFIRMED = (
-    "Your result is saved. Its entry in the school's activity log is not confirmed yet,"
+    "Your work is saved. Its entry in the school's activity log is not confirmed yet,"
     " which can happen when the log is busy. You do not need to do anything."
 )
 
@@ -36,8 +37,11 @@ def settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> dict[s
         # The arguments of the page's address are logged, since they name the lesson that was read.
         "ACTIVITY_LOG_VIEW_ARGS": "all",
         "ACTIVITY_LOG_FILTER": without_polls,
-        # A quiz's page waits until the event is stored, or says that it may not be.
-        "ACTIVITY_LOG_DURABLE": ("quiz_submitted",),
+        # A script saves drafts every few seconds, which is no act of a person.
+        "ACTIVITY_LOG_EXCLUDE": ("static", "*.static", "drafts.autosave"),
+        # The page after a quiz or a task waits until the event is stored, or says that it may not
+        # be. Both are what a pupil has done, and take place a few times an hour.
+        "ACTIVITY_LOG_DURABLE": ("quiz_submitted", "task_completed"),
         "ACTIVITY_LOG_DURABLE_TIMEOUT_S": 2.0,
         # Half of gunicorn's threads: the other half serves pages while logd hangs.
         "ACTIVITY_LOG_DURABLE_WAITERS": 2,

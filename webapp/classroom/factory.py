@@ -27,7 +27,9 @@ from webapp.classroom.views import (
     auth,
     courses,
     data_requests,
+    drafts,
     errors,
+    kept_answers,
     live,
     my_data,
     overview,
@@ -61,7 +63,10 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     login_manager.init_app(app)
     login_manager.login_view = "auth.login"
     login_manager.login_message = "Log in to see this page."
-    login_manager.session_protection = "strong"
+    # "strong" would end a session whose address or browser version changes, as a phone's does. A
+    # stolen cookie is prevented by other means: see SESSION_COOKIE_* in config.py.
+    login_manager.session_protection = "basic"
+    kept_answers.init_app(app)
     # The extension is initialised after Flask-Login, which finds the user of a page view.
     activity.init_app(app)
     errors.init_app(app)
@@ -72,6 +77,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         auth,
         courses,
         quizzes,
+        drafts,
         teacher,
         auditor,
         overview,

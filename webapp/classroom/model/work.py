@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from webapp.classroom.model.accounts import User
@@ -78,10 +78,12 @@ def add_attempt(
     questions: Sequence[Question],
     answers: Answers,
     now_ns: int,
+    also: Callable[[Connection], None] = lambda _connection: None,
 ) -> Attempt | None:
     """Stores the attempt with this number; returns None unless it is the next number.
 
-    The form contains the number, so that a double click or a reload stores only one attempt.
+    The form contains the number, so that a double click or a reload stores only one attempt. `also`
+    is called in the same transaction.
     """
     points = score(questions, answers)
     with db.transaction() as connection:
@@ -90,6 +92,7 @@ def add_attempt(
         attempt_id = insert_attempt(
             connection, user.id, quiz, number, dump_questions(questions), answers, points, now_ns
         )
+        also(connection)
     kept = {at: list(answer) for at, answer in answers.items()}
     return Attempt(attempt_id, user.id, quiz, number, tuple(questions), kept, points, now_ns)
 

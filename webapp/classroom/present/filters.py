@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,7 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(moment)
     app.add_template_filter(iso)
     app.add_template_filter(day)
+    app.add_template_filter(saved_time)
     app.add_template_filter(percent)
     app.add_template_filter(readable)
     app.add_template_filter(duration)
@@ -35,6 +37,14 @@ def init_app(app: Flask) -> None:
 def moment(ts_ns: int) -> str:
     """Formats a time for people, in UTC like the days of the charts."""
     return f"{_datetime(ts_ns):%a %-d %b %Y, %H:%M}"
+
+
+def saved_time(ts_ns: int) -> str:
+    """Formats the time of saving: "at 10:31", or with the date if that is not today."""
+    at = _datetime(ts_ns)
+    if at.date() == _datetime(time.time_ns()).date():
+        return f"at {at:%H:%M}"
+    return f"on {moment(ts_ns)}"
 
 
 def iso(ts_ns: int) -> str:

@@ -31,6 +31,8 @@ _PAGES = {
     "courses.complete": ("a task", "the task {task}"),
     "quizzes.quiz": ("a quiz", "the quiz {quiz}"),
     "quizzes.submit": ("a quiz", "the quiz {quiz}"),
+    "drafts.save": ("a quiz's draft", "the draft of the quiz {quiz}"),
+    "drafts.autosave": ("a quiz's draft", "the draft of the quiz {quiz}"),
     "quizzes.result": ("a quiz result", "the result of the quiz {quiz}, attempt {number}"),
     "quizzes.history": ("their own results", None),
     "teacher.dashboard": ("the teacher's page of the class", None),

@@ -113,4 +113,39 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         ) STRICT;
         """,
     ),
+    (
+        "drafts of quizzes",
+        """
+        CREATE TABLE quiz_drafts (
+            user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+            quiz TEXT NOT NULL REFERENCES quizzes (id) ON DELETE CASCADE,
+            number INTEGER NOT NULL,  -- of the attempt that the draft is for
+            answers TEXT NOT NULL CHECK (length(answers) <= 262144),  -- JSON, read by drafts.py
+            saved_ns INTEGER NOT NULL,
+            -- Another one at each change, so that a page knows whether it shows the latest.
+            revision TEXT NOT NULL,
+            page TEXT NOT NULL,  -- the page that saved it
+            PRIMARY KEY (user_id, quiz)
+        ) STRICT, WITHOUT ROWID;
+        """,
+    ),
+    (
+        "work compared with the trail",
+        """
+        -- Work that needs no further comparison; other work has no row.
+        CREATE TABLE trail_entries (
+            user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+            type TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            number INTEGER NOT NULL,  -- of a quiz's attempt; 0 for a task
+            state TEXT NOT NULL CHECK (state IN ('stored', 'sent', 'withheld')),
+            at_ns INTEGER NOT NULL,
+            PRIMARY KEY (user_id, type, subject, number)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE trail_erasures (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            events INTEGER NOT NULL  -- of erasures that the trail had at the last comparison
+        ) STRICT;
+        """,
+    ),
 )

@@ -10,6 +10,7 @@ from flask import (
     Response,
     current_app,
     flash,
+    g,
     make_response,
     redirect,
     render_template,
@@ -30,6 +31,7 @@ from webapp.classroom.model.accounts import (
 )
 from webapp.classroom.model.throttle import LoginThrottle
 from webapp.classroom.store.db import get_db
+from webapp.classroom.views import kept_answers
 from webapp.classroom.views.access import current_account, home_of
 from webapp.classroom.views.forms import LoginForm
 
@@ -38,11 +40,12 @@ blueprint = Blueprint("auth", __name__)
 
 @blueprint.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
+    kept = kept_answers.from_request()
     if current_user.is_authenticated:
-        return redirect(home_of(current_account()))
+        return kept_answers.restore(kept) if kept else redirect(home_of(current_account()))
     form = LoginForm()
     if not form.validate_on_submit():
-        return render_template("login.html", form=form)
+        return kept_answers.login_page(kept, form)
 
     db = get_db()
     # The same spelling for the throttle and the look-up.
@@ -55,7 +58,7 @@ def login() -> ResponseReturnValue:
     if wait_s := throttle.take(typed, address):
         if throttle.is_news(typed, address):
             _log_attempt("login_throttled", user, address)
-        return _too_many(wait_s)
+        return _too_many(wait_s, kept)
 
     right = check_password(
         db, user, cast(str, form.password.data), current_app.config["PASSWORD_METHOD"]
@@ -65,16 +68,17 @@ def login() -> ResponseReturnValue:
         _log_attempt("login_failed", user, address)
         # The message is the same in both cases, so that it does not disclose which logins exist.
         form.password.errors = ["The login name or the password is wrong."]
-        return render_template("login.html", form=form)
+        return kept_answers.login_page(kept, form)
 
     throttle.succeeded(typed, address)
     # Against session fixation: nothing set before the login may remain in the session.
-    session.clear()
+    _clear_session()
     login_user(user)
-    # The session is not permanent, since Flask-Login's strong protection
-    # does not cover permanent ones. The cookie ends with the browser session,
-    # and its signature after PERMANENT_SESSION_LIFETIME.
+    # The session is not permanent, since pupils share computers: the cookie ends
+    # with the browser, and its signature after PERMANENT_SESSION_LIFETIME.
     activity.log("login", user=user.key)
+    if kept:
+        return kept_answers.restore(kept)
     return redirect(safe_next(request.args.get("next")) or home_of(user))
 
 
@@ -83,9 +87,16 @@ def logout() -> ResponseReturnValue:
     if current_user.is_authenticated:
         activity.log("logout", user=current_account().key)
         logout_user()
-    session.clear()
+    _clear_session()
+    if kept := kept_answers.from_request():
+        return kept_answers.login_page(kept)
     flash("You are logged out.")
     return redirect(url_for("auth.login"))
+
+
+def _clear_session() -> None:
+    session.clear()
+    g.pop("csrf_token", None)  # Flask-WTF keeps the session's token for the rest of the request
 
 
 def _log_attempt(event_type: str, user: User | None, address: str) -> None:
@@ -99,8 +110,8 @@ def _log_attempt(event_type: str, user: User | None, address: str) -> None:
     activity.log(event_type, user=None if user is None else user.key, address_digest=digest)
 
 
-def _too_many(wait_s: int) -> Response:
-    response = make_response(render_template("too_many.html", wait_s=wait_s), 429)
+def _too_many(wait_s: int, kept: kept_answers.KeptAnswers | None) -> Response:
+    response = make_response(render_template("too_many.html", wait_s=wait_s, kept=kept), 429)
     response.headers["Retry-After"] = str(wait_s)
     return response
 

@@ -8,6 +8,7 @@ from flask import Blueprint, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
+from flask_logd import Outcome
 from webapp.classroom.extensions import activity
 from webapp.classroom.model import catalogue, work
 from webapp.classroom.model.accounts import Role
@@ -16,6 +17,11 @@ from webapp.classroom.views.access import current_account, roles_allowed
 from webapp.classroom.views.lookup import course_or_404, or_404
 
 blueprint = Blueprint("courses", __name__, url_prefix="/courses")
+
+NOT_IN_THE_RECORD = (
+    "The task is marked as done, but it could not be recorded in the school's activity log."
+    " Please tell your teacher."
+)
 
 
 @blueprint.get("/")
@@ -83,8 +89,11 @@ def complete(slug: str, task_id: str) -> ResponseReturnValue:
     found = or_404(next((t for t in catalogue.list_tasks(db, slug) if t.id == task_id), None))
     # The event is logged after its row is committed, so that no event reports what was rolled back.
     if work.complete_task(db, current_account(), found.id, time.time_ns()):
-        activity.log("task_completed", task=found.id, course=slug)
+        outcome = activity.log("task_completed", task=found.id, course=slug)
         flash(f"Task completed: {found.title}.")
+        # The extension itself flashes the message about an unknown outcome.
+        if outcome is Outcome.REFUSED:
+            flash(NOT_IN_THE_RECORD, "warning")
     else:
         flash(f"{found.title} was already done.")
     return redirect(url_for("courses.course", slug=slug, _anchor="tasks"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask import Flask, current_app, render_template, request
+from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
+
+from webapp.classroom.views import kept_answers
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,18 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(500, _server_error)
 
 
-def _csrf_failed(_error: CSRFError) -> tuple[str, int]:
+def _csrf_failed(_error: CSRFError) -> ResponseReturnValue:
+    recovered = kept_answers.recover()
+    if recovered is not None:
+        return recovered
     return render_template("error.html", code=400, text=CSRF_TEXT), 400
 
 
 def _server_error(_error: HTTPException) -> tuple[str, int]:
     # render_template would load the account from the database, which may be what has failed.
     template = current_app.jinja_env.get_template("error.html")
-    return template.render(code=500, text=TEXTS[500]), 500
+    again = kept_answers.fields_to_send_again()
+    return template.render(code=500, text=TEXTS[500], again=again), 500
 
 
 def _http_error(error: HTTPException) -> tuple[str, int, list[tuple[str, str]]]:

@@ -4,63 +4,84 @@ from __future__ import annotations
 
 import time
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
 from flask_logd import Outcome
 from webapp.classroom.extensions import activity
-from webapp.classroom.model import catalogue, work
+from webapp.classroom.model import drafts, work
 from webapp.classroom.model.accounts import Role
 from webapp.classroom.model.content import Quiz
 from webapp.classroom.model.scoring import BadAnswer, Question, mark
+from webapp.classroom.present.filters import moment
 from webapp.classroom.store.db import get_db
 from webapp.classroom.views.access import current_account, roles_allowed
 from webapp.classroom.views.lookup import course_or_404, or_404
+from webapp.classroom.views.quiz_form import (
+    ATTEMPT_NUMBER_DIGITS_MAX,
+    SentForm,
+    form_page,
+    quiz_or_404,
+    read_form,
+)
 
 blueprint = Blueprint("quizzes", __name__)
 
 # HTTP's status for a form that was understood but is not filled in correctly.
 UNPROCESSABLE = 422
-ATTEMPT_NUMBER_DIGITS_MAX = 6
+# The same answers as in the attempt before, within this time, are the same hand-in: the browser's
+# Back button shows the form of a new attempt with the answers of the last one.
+REPEATED_WITHIN_NS = 3600 * 10**9
 
 NOT_IN_THE_RECORD = (
     "Your result is saved, but it could not be recorded in the school's activity log."
     " Please tell your teacher."
+)
+OUT_OF_TURN = (
+    "Your answers were not handed in, because this page was out of date. They are below:"
+    " please check them, and hand them in again."
 )
 
 
 @blueprint.get("/courses/<slug>/quizzes/<quiz_id>")
 @login_required  # type: ignore[untyped-decorator] # Flask-Login has no types
 def quiz(slug: str, quiz_id: str) -> str:
-    return _form_page(slug, _quiz_or_404(slug, quiz_id))
+    return form_page(slug, quiz_or_404(slug, quiz_id))
 
 
 @blueprint.post("/courses/<slug>/quizzes/<quiz_id>")
 @roles_allowed(Role.STUDENT)
 def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
     db, user = get_db(), current_account()
-    found = _quiz_or_404(slug, quiz_id)
-    answers = {
-        at: [text for text in request.form.getlist(f"q{at}") if text.strip()]
-        for at in range(len(found.questions))
-    }
-    if errors := _errors(found.questions, answers):
-        return _form_page(slug, found, answers, errors), UNPROCESSABLE
-    number = _attempt_number()
-    attempt = work.add_attempt(db, user, found.id, number, found.questions, answers, time.time_ns())
+    found = quiz_or_404(slug, quiz_id)
+    sent = read_form(found)
+    number, now_ns = sent.number, time.time_ns()
+    if errors := _errors(found.questions, sent.answers):
+        saved = drafts.save_draft(db, user, found, sent.origin, sent.answers, now_ns)
+        return form_page(slug, found, sent, saved, errors=errors), UNPROCESSABLE
+    made = work.attempts_made(db, user, found.id)
+    if number is None or number > made + 1:
+        saved = drafts.save_draft(db, user, found, sent.origin, sent.answers, now_ns)
+        return form_page(slug, found, sent, saved, notice=OUT_OF_TURN), 400
+    if number == made + 1 and _is_repeated(found, made, sent, now_ns):
+        flash(f"These are the answers of attempt {made}: no other attempt was made.")
+        return _to_result(slug, found, made)
+    attempt = work.add_attempt(
+        *(db, user, found.id, number, found.questions, sent.answers, now_ns),
+        also=lambda connection: drafts.end_draft(
+            connection, user, found, sent.origin, sent.answers
+        ),
+    )
     if attempt is None:
-        if work.find_attempt(db, user, found.id, number) is None:
-            abort(400)
-        flash("This attempt was already handed in. Here is its result.")
-    else:
-        outcome = activity.log(
-            "quiz_submitted", quiz=found.id, course=slug, score=attempt.score, attempt=number
-        )
-        # The extension itself flashes the message about an unknown outcome.
-        if outcome is Outcome.REFUSED:
-            flash(NOT_IN_THE_RECORD, "warning")
-    return redirect(url_for("quizzes.result", slug=slug, quiz_id=quiz_id, number=number))
+        return _handed_in_before(slug, found, sent, number)
+    outcome = activity.log(
+        "quiz_submitted", quiz=found.id, course=slug, score=attempt.score, attempt=number
+    )
+    # The extension itself flashes the message about an unknown outcome.
+    if outcome is Outcome.REFUSED:
+        flash(NOT_IN_THE_RECORD, "warning")
+    return _to_result(slug, found, number)
 
 
 @blueprint.get("/courses/<slug>/quizzes/<quiz_id>/attempts/<int:number>")
@@ -68,7 +89,7 @@ def submit(slug: str, quiz_id: str) -> ResponseReturnValue:
 def result(slug: str, quiz_id: str, number: int) -> str:
     db, user = get_db(), current_account()
     card = course_or_404(slug)
-    found = _quiz_or_404(slug, quiz_id)
+    found = quiz_or_404(slug, quiz_id)
     if number >= 10**ATTEMPT_NUMBER_DIGITS_MAX:
         abort(404)
     attempt = or_404(work.find_attempt(db, user, quiz_id, number))
@@ -76,7 +97,14 @@ def result(slug: str, quiz_id: str, number: int) -> str:
         (question, attempt.answers.get(at, []), mark(question, attempt.answers.get(at, [])))
         for at, question in enumerate(attempt.questions)
     ]
-    return render_template("result.html", course=card, quiz=found, attempt=attempt, marked=marked)
+    return render_template(
+        "result.html",
+        course=card,
+        quiz=found,
+        attempt=attempt,
+        marked=marked,
+        draft=drafts.find_draft(db, user, found),
+    )
 
 
 @blueprint.get("/results")
@@ -85,28 +113,38 @@ def history() -> str:
     return render_template("results.html", attempts=work.attempts_of(get_db(), current_account()))
 
 
-def _quiz_or_404(slug: str, quiz_id: str) -> Quiz:
-    course_or_404(slug)
-    found = (quiz for quiz in catalogue.list_quizzes(get_db(), slug) if quiz.id == quiz_id)
-    return or_404(next(found, None))
+def _is_repeated(found: Quiz, made: int, sent: SentForm, now_ns: int) -> bool:
+    """Whether the answers are those of the attempt before, handed in again with its form."""
+    latest = work.find_attempt(get_db(), current_account(), found.id, made) if made else None
+    if latest is None or latest.questions != found.questions:
+        return False
+    given = drafts.keepable(found.questions, sent.answers)
+    is_recent = 0 <= now_ns - latest.submitted_ns < REPEATED_WITHIN_NS
+    return bool(given) and is_recent and given == drafts.keepable(found.questions, latest.answers)
 
 
-def _form_page(
-    slug: str,
-    found: Quiz,
-    answers: dict[int, list[str]] | None = None,
-    errors: dict[int, str] | None = None,
-) -> str:
+def _handed_in_before(slug: str, found: Quiz, sent: SentForm, number: int) -> ResponseReturnValue:
+    """Answers a form whose attempt was handed in before; other answers become a draft."""
     db, user = get_db(), current_account()
-    return render_template(
-        "quiz.html",
-        course=course_or_404(slug),
-        quiz=found,
-        answers=answers or {},
-        errors=errors or {},
-        number=work.attempts_made(db, user, found.id) + 1,
-        attempts=work.attempts_of(db, user, found.id),
-    )
+    saved = drafts.save_draft(db, user, found, sent.origin, sent.answers, time.time_ns())
+    earlier = or_404(work.find_attempt(db, user, found.id, number))
+    told = f"Attempt {number} was already handed in, on {moment(earlier.submitted_ns)}."
+    if saved.conflict:
+        notice = f"{told} The answers below are different ones, and were not handed in."
+        return form_page(slug, found, sent, saved, notice=notice, may_replace=True), 409
+    if saved.other and saved.draft is not None:
+        flash(
+            f"{told} This is its result. The answers that you have just sent are different: they"
+            f" are saved as a draft of attempt {saved.draft.number}, and not handed in.",
+            "warning",
+        )
+    else:
+        flash(f"{told} This is its result.")
+    return _to_result(slug, found, number)
+
+
+def _to_result(slug: str, found: Quiz, number: int) -> ResponseReturnValue:
+    return redirect(url_for("quizzes.result", slug=slug, quiz_id=found.id, number=number))
 
 
 def _errors(questions: tuple[Question, ...], answers: dict[int, list[str]]) -> dict[int, str]:
@@ -118,10 +156,3 @@ def _errors(questions: tuple[Question, ...], answers: dict[int, list[str]]) -> d
         except BadAnswer as error:
             errors[at] = str(error)
     return errors
-
-
-def _attempt_number() -> int:
-    text = request.form.get("number", "")
-    if not (text.isascii() and text.isdigit() and len(text) <= ATTEMPT_NUMBER_DIGITS_MAX):
-        abort(400)
-    return int(text)
