@@ -243,6 +243,20 @@ def test_answers_that_another_tab_has_saved_survive_a_hand_in(app: Flask, studen
     assert answers_of(app) == {0: ["2"], 1: ["6"]}
 
 
+def test_answers_that_were_handed_in_as_the_next_attempt_are_its_result(
+    app: Flask, student: Browser
+) -> None:
+    first, second = Tab(student), Tab(student)
+    first.post(QUIZ, {"q0": "1"})
+    second.post(QUIZ, {"q0": "2"})
+    Tab(student).post(QUIZ, {"q0": "2"})
+    assert attempts(app) == 2
+    response = second.post(QUIZ, {"q0": "2"})
+    assert response.location == f"{QUIZ}/attempts/2"
+    assert "Attempt 2 was already handed in" in student.get(response.location).text
+    assert stored(app) is None
+
+
 def test_a_tab_does_not_replace_what_another_has_saved_since(app: Flask, student: Browser) -> None:
     first, second = Tab(student), Tab(student)
     first.autosave({"q0": "1"})

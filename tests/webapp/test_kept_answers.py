@@ -17,6 +17,7 @@ from tests.webapp.conftest import OTHER_STUDENT, STUDENT, MakeApp, database, fil
 from tests.webapp.flask_apps import Clients
 from tests.webapp.test_courses import QUIZ, questions, right_form
 from tests.webapp.test_drafts import AUTOSAVE, SAVE, Tab, answers_of, attempts, stored
+from webapp.classroom.views.quiz_form import TOKEN_AGE_MAX_S
 
 GIVEN: dict[str, Any] = {"q0": "1", "q1": "about <six>", "q2": ["0", "2"]}
 KEPT = {0: ["1"], 1: ["about <six>"], 2: ["0", "2"]}
@@ -87,6 +88,32 @@ def test_an_expired_session_keeps_the_answers(
     page = tab.post(QUIZ, GIVEN)
     assert page.status_code == 401
     log_in_with(student, page, "student")
+    assert answers_of(app) == KEPT
+
+
+def test_a_page_that_was_open_for_a_month_does_not_say_whose_it_is(
+    app: Flask, student: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab = Tab(student)
+    later_s = int(time.time()) + TOKEN_AGE_MAX_S + 60
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _self: later_s)
+    page = log_in_with(student, tab.post(QUIZ, GIVEN), "student")
+    assert "tell who typed them" in page.text
+    student.read("/login", page.text)
+    assert student.post(SAVE, student.hidden(SAVE)).location == QUIZ
+    assert answers_of(app) == KEPT
+
+
+@pytest.mark.parametrize("path", [QUIZ, SAVE])
+def test_a_form_with_a_valid_token_and_no_login_is_kept_too(
+    app: Flask, student: Browser, path: str
+) -> None:
+    tab = Tab(student)
+    lose_the_cookie(app, student)
+    student.get("/login")
+    page = student.post(path, {**tab.hidden, **GIVEN}, token=student.token)
+    assert page.status_code == 401
+    assert log_in_with(student, page, "student").location == QUIZ
     assert answers_of(app) == KEPT
 
 

@@ -20,9 +20,11 @@ from tests.webapp.conftest import OTHER_STUDENT, STUDENT, MakeApp, database, fil
 from tests.webapp.fake_reports import FakeReports
 from tests.webapp.flask_apps import Clients, FakeClient
 from webapp.classroom.model import reconciliation
+from webapp.classroom.model.analytics import Event
 from webapp.classroom.model.catalogue import list_quizzes
 from webapp.classroom.model.scoring import dump_questions
 from webapp.classroom.model.work import insert_attempt
+from webapp.classroom.present.texts import describe_event
 
 HOUR_NS = 3600 * 10**9
 DAY_NS = 24 * HOUR_NS
@@ -393,3 +395,17 @@ def test_an_account_is_deleted_with_what_was_compared(
         connection.execute("DELETE FROM completions")
         connection.execute("DELETE FROM users WHERE id = ?", (STUDENT,))
     assert states(app) == {}
+
+
+@pytest.mark.parametrize("props", [{"task": "data-dice"}, {"quiz": QUIZ, "score": 0.5}])
+def test_what_was_added_later_says_so(props: dict[str, Any]) -> None:
+    event_type = "task_completed" if "task" in props else "quiz_submitted"
+
+    def told(**more: Any) -> str:
+        event = Event(1, 1, 1, event_type, "7", "1-a", 1, {**props, **more})
+        return describe_event(event, {})
+
+    later = "entered later, from the site's own records"
+    assert later in told(reconciled=True)
+    for other in ({}, {"reconciled": "yes"}, {"reconciled": False}):
+        assert later not in told(**other)

@@ -26,6 +26,8 @@ from webapp.classroom.store.db import Connection, Database
 
 # The most characters that are kept of a typed answer; a valid one has fewer (scoring.py).
 ANSWER_CHARS_MAX = 200
+# The most attempts that answers for an attempt handed in before are compared with.
+ATTEMPTS_COMPARED_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,11 @@ def save_draft(
         handed_in = None
         if 1 <= origin.number <= made:
             handed_in = origin.number
-            attempt = find_attempt(db, user, quiz.id, handed_in)
-            if attempt is not None and keepable(quiz.questions, attempt.answers) == kept:
-                return SaveResult(handed_in=handed_in)
+            # Saved as a draft meanwhile, they may have been handed in as a later attempt.
+            for number in range(handed_in, made + 1)[:ATTEMPTS_COMPARED_MAX]:
+                attempt = find_attempt(db, user, quiz.id, number)
+                if attempt is not None and keepable(quiz.questions, attempt.answers) == kept:
+                    return SaveResult(handed_in=number)
         draft = _find(connection, user.id, quiz.id, quiz.questions)
         result = SaveResult(draft, handed_in=handed_in, other=handed_in is not None)
         if draft is not None and draft.answers == kept and not draft.left_out:

@@ -46,11 +46,11 @@ def describe_event(event: Event, titles: Mapping[str, str]) -> str:
         case "logout":
             return "Logged out"
         case "task_completed":
-            return f"Completed the task “{title('task')}”"
+            return f"Completed the task “{title('task')}”{_added_later(props)}"
         case "quiz_submitted":
             score = props.get("score")
             result = percent(score) if isinstance(score, int | float) else "an unknown score"
-            return f"Handed in the quiz “{title('quiz')}”: {result}"
+            return f"Handed in the quiz “{title('quiz')}”: {result}{_added_later(props)}"
         case "durable_unknown":
             what = _name_of_type(props.get("type"))
             if props.get("user_told"):
@@ -70,6 +70,12 @@ def describe_event(event: Event, titles: Mapping[str, str]) -> str:
             return f"Answered a request for a {readable(props.get('kind'))} of data"
         case other:
             return _name_of_type(other)
+
+
+def _added_later(props: Mapping[str, Any]) -> str:
+    """Returns a note for an event that `reconcile` has added from the site's own records."""
+    is_added = props.get("reconciled") is True
+    return " (entered later, from the site's own records)" if is_added else ""
 
 
 def _name_of_type(event_type: Any) -> str:

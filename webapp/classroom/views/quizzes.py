@@ -127,6 +127,7 @@ def _handed_in_before(slug: str, found: Quiz, sent: SentForm, number: int) -> Re
     """Answers a form whose attempt was handed in before; other answers become a draft."""
     db, user = get_db(), current_account()
     saved = drafts.save_draft(db, user, found, sent.origin, sent.answers, time.time_ns())
+    number = saved.handed_in or number
     earlier = or_404(work.find_attempt(db, user, found.id, number))
     told = f"Attempt {number} was already handed in, on {moment(earlier.submitted_ns)}."
     if saved.conflict:
