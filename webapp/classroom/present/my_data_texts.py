@@ -37,6 +37,8 @@ _TABLES = {
     "users": ("Your account: login name, name and role", "Your account"),
     "completions": ("completed task", "completed tasks"),
     "attempts": ("quiz attempt with its answers", "quiz attempts with their answers"),
+    "quiz_drafts": ("quiz not handed in yet, with its answers", "quizzes not handed in yet"),
+    "trail_entries": ("note that work is in the log", "notes that work is in the log"),
     "data_requests": ("request about your data", "requests about your data"),
 }
 

@@ -7,6 +7,7 @@ from webapp.classroom.present.filters import readable
 REPORTS = {
     "timeline": "one person's activity, entry by entry",
     "events": "a list of entries of the log",
+    "events_after": "the live view of the log",
     "completions": "who has finished which tasks and quizzes",
     "score_distribution": "a chart of quiz results",
     "daily_activity": "a chart of how many were active each day",

@@ -8,19 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from logd_wire.schema import REPORT_READ
 from webapp.classroom.model.analytics import Event
 from webapp.classroom.present.filters import readable
+from webapp.classroom.present.reading_texts import describe_report
 
-# What each of logd's reports shows, for a sentence such as "read the activity of a person".
-REPORTS = {
-    "completions": "who has done which tasks or quizzes",
-    "daily_activity": "the activity of each day",
-    "events": "the list of events",
-    "events_after": "the live view of events",
-    "quarantine": "refused input, with its excerpts",
-    "score_distribution": "how the quizzes were scored",
-    "timeline": "the activity of one person",
-}
 DAY_NS = 86_400 * 10**9
 EXCERPT_BYTES_SHOWN = 120
 NAMES_MAX = 3
@@ -42,7 +34,7 @@ def describe_reading(event: Event) -> ReadingText:
     report = readable(props.get("report"))
     params = props.get("params")
     params = params if isinstance(params, Mapping) else {}
-    what = REPORTS.get(report, f"the report {report}")
+    what = describe_report(REPORT_READ, report)
     if isinstance(kind := params.get("type"), str):
         what += f", of {readable(kind)}"
     found = [params.get("user"), *_texts(params.get("users")), *_texts(props.get("users"))]

@@ -126,7 +126,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             revision TEXT NOT NULL,
             page TEXT NOT NULL,  -- the page that saved it
             PRIMARY KEY (user_id, quiz)
-        ) STRICT, WITHOUT ROWID;
+        ) STRICT;
         """,
     ),
     (
@@ -141,7 +141,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             state TEXT NOT NULL CHECK (state IN ('stored', 'sent', 'withheld')),
             at_ns INTEGER NOT NULL,
             PRIMARY KEY (user_id, type, subject, number)
-        ) STRICT, WITHOUT ROWID;
+        ) STRICT;
         CREATE TABLE trail_erasures (
             one INTEGER PRIMARY KEY CHECK (one = 1),
             events INTEGER NOT NULL  -- of erasures that the trail had at the last comparison
