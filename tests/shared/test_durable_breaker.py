@@ -115,9 +115,21 @@ def test_the_next_event_sees_by_itself_that_the_daemon_is_back(
         go_on(instance)
         outbox = parts.outbox(client)
         until(lambda: outbox.writer.confirmed == outbox.writer.written, "the daemon confirms")
-        assert clocked.breaker["open"], "nobody has looked yet"
+        breaker = parts.producers(client).breaker
+        assert breaker.is_open, "nobody has looked yet"
         assert clocked.hand_in(timeout_s=LONG_S) is Outcome.STORED
-        assert not clocked.breaker["open"]
+        assert not parts.producers(client).breaker.is_open, "the flush has seen it"
+    account(tally, instance, client.stats())
+
+
+def test_the_counts_say_that_it_is_closed_also_where_nobody_waits(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client)
+        go_on(instance)
+        until(lambda: not clocked.breaker["open"], "the counts show the daemon's return")
     account(tally, instance, client.stats())
 
 
