@@ -65,7 +65,7 @@ class ClientStats:
             "durable_unknown": self.tracker.unknown_count,
             "unsettled": len(self.tracker.unresolved.events),
             "durable_breaker": {
-                "open": producers.breaker.is_open,
+                "open": producers.is_breaker_open(),
                 "skipped": self.tracker.skipped_count,
             },
             "outbox": outbox,

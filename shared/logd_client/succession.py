@@ -253,6 +253,12 @@ class ProducerSuccession:
             waiters = self._waiters[producer] = ConfirmationWaiters(producer, self.breaker)
         return waiters
 
+    def is_breaker_open(self) -> bool:
+        """Whether durable events are not waited for, as far as the outboxes' words show it now."""
+        for waiters in list(self._waiters.values()):
+            waiters.poll()
+        return self.breaker.is_open
+
     def end_waits(self) -> None:
         """Ends all waits; each returns the outcome that is known now."""
         for waiters in list(self._waiters.values()):

@@ -104,7 +104,7 @@ class ConfirmationWaiters:
         at_end = self._confirmed_at_end
         return self.producer.confirmed if at_end is None else at_end
 
-    def _poll(self) -> int:
+    def poll(self) -> int:
         """Returns the last sequence known to be on disk, and tells the breaker if it has moved."""
         confirmed = self.confirmed()
         if confirmed != self._seen:
@@ -118,7 +118,7 @@ class ConfirmationWaiters:
         `deadline_s` is monotonic. It returns False at once when the outcome can no longer be known,
         and with a `limit` as soon as the breaker ends it.
         """
-        if self._poll() >= sequence:
+        if self.poll() >= sequence:
             return True
         # The condition is written as "not ... >", so that nan counts as past.
         if self.producer.outbox is None or not deadline_s > time.monotonic():
@@ -129,7 +129,7 @@ class ConfirmationWaiters:
             if not self._breaker.begin(limit, time.monotonic()):
                 return False
             stored = self._queue(sequence, deadline_s, limit)
-            if not (stored or limit.skipped or self._confirmed_at_end is not None):
+            if not (stored or limit.skipped):
                 self._breaker.timed_out(limit, time.monotonic())
             return stored
         finally:
@@ -151,7 +151,7 @@ class ConfirmationWaiters:
     def _wait(self, me: _Waiter, deadline_s: float, limit: Wait | None) -> bool:
         interval_s = POLL_INTERVAL_MIN_S
         while True:
-            confirmed = self._poll()
+            confirmed = self.poll()
             if confirmed >= me.sequence:
                 return True
             now_s = time.monotonic()

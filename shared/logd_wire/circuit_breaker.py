@@ -76,9 +76,8 @@ class CircuitBreaker:
         self._waiting.pop(wait, None)
 
     def timed_out(self, wait: Wait, now_s: float) -> None:
-        """Opens the circuit if the peer was silent; called at a wait's timeout, before `end`."""
-        # A child that was forked in the middle of its parent's wait has a breaker of its own.
-        if wait in self._waiting and self._silence_s(now_s) >= wait.patience_s and not self.is_open:
+        """Opens the circuit if the peer was silent; called at a wait's timeout."""
+        if self._silence_s(now_s) >= wait.patience_s and not self.is_open:
             self._interval_s = self._retry_s
             self._probe_due_s = now_s + self._retry_s
             self.is_open = True

@@ -35,6 +35,10 @@ PUPILS = 30
 OTHERS = 3
 # The promise: 95 of 100 pages of anyone else take no longer than this.
 PAGE_S = 0.3
+# What 30 hand-ins would take in 8 threads of which each waits for the timeout of 2 s.
+HELD_S = 8.0
+# A dashboard waits at most this long for logd, whatever it shows: ACTIVITY_QUERY_TIMEOUT_S.
+QUERY_TIMEOUT_S = 2.0
 # A dashboard works again this soon after logd is back.
 DASHBOARD_BACK_S = 10.0
 
@@ -262,7 +266,8 @@ def endure(story: Story, tally: Tally, names: list[str], waves: int, pause_s: fl
     story.play(1, 0.0)  # pages are compiled when they are first shown
     quiet = story.play(2, 0.5)
     rows = [f"{'quiet':21}{quiet.row()}"]
-    allowed_s = PAGE_S + 2 * _at(quiet.pages, 0.95)  # the machine of a test may be busy
+    # The machine of a test may be busy. Without a circuit breaker it is 8 s on any machine.
+    allowed_s = min(PAGE_S + 2 * _at(quiet.pages, 0.95), HELD_S / 2)
     for name in names:
         with FAULTS[name](story):  # type: ignore[attr-defined] # each is a context manager
             figures = story.play(waves, pause_s)
@@ -271,7 +276,7 @@ def endure(story: Story, tally: Tally, names: list[str], waves: int, pause_s: fl
         assert p95_s <= allowed_s, "\n".join([HEAD, *rows])
         if "hung" in name:
             assert figures.unconfirmed == len(figures.hand_ins), "nobody is told what is not so"
-        assert _at(figures.dashboards, 0.5) <= PAGE_S + allowed_s, "\n".join([HEAD, *rows])
+        assert max(figures.dashboards) <= QUERY_TIMEOUT_S + allowed_s, "\n".join([HEAD, *rows])
         story.dashboards_work()
         story.instance.settle()
     for line in (HEAD, *rows):

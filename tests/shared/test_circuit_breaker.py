@@ -125,6 +125,9 @@ def test_probes_start_over_after_the_peer_was_back(breaker: CircuitBreaker) -> N
     now_s += TIMEOUT_S + RETRY_S
     assert not breaker.begin(wait_from(now_s), now_s - 0.01)
     assert breaker.begin(wait_from(now_s), now_s)
+    now_s += PROBE_S + RETRY_S
+    assert not breaker.begin(wait_from(now_s), now_s - 0.01)
+    assert breaker.begin(wait_from(now_s), now_s)
 
 
 def test_a_wait_whose_end_was_never_told_keeps_its_place_for_its_timeout_only(
@@ -135,12 +138,6 @@ def test_a_wait_whose_end_was_never_told_keeps_its_place_for_its_timeout_only(
     assert breaker.begin(wait_from(0.0), 0.0)
     assert not breaker.begin(wait_from(1.0), 1.0)
     assert breaker.begin(wait_from(9.0), 9.0)
-
-
-def test_a_wait_that_it_does_not_know_opens_nothing(breaker: CircuitBreaker) -> None:
-    """As the wait of a parent process that times out in its child."""
-    breaker.timed_out(wait_from(0.0), TIMEOUT_S)
-    assert not breaker.is_open
 
 
 def test_at_least_one_caller_waits(breaker: CircuitBreaker) -> None:

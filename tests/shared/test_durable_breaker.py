@@ -115,9 +115,21 @@ def test_the_next_event_sees_by_itself_that_the_daemon_is_back(
         go_on(instance)
         outbox = parts.outbox(client)
         until(lambda: outbox.writer.confirmed == outbox.writer.written, "the daemon confirms")
-        assert clocked.breaker["open"], "nobody has looked yet"
+        breaker = parts.producers(client).breaker
+        assert breaker.is_open, "nobody has looked yet"
         assert clocked.hand_in(timeout_s=LONG_S) is Outcome.STORED
-        assert not clocked.breaker["open"]
+        assert not parts.producers(client).breaker.is_open, "the flush has seen it"
+    account(tally, instance, client.stats())
+
+
+def test_the_counts_say_that_it_is_closed_also_where_nobody_waits(
+    instance: Instance, tally: Tally
+) -> None:
+    instance.start()
+    with Client(instance.socket) as client:
+        clocked = opened(instance, client)
+        go_on(instance)
+        until(lambda: not clocked.breaker["open"], "the counts show the daemon's return")
     account(tally, instance, client.stats())
 
 
@@ -168,10 +180,10 @@ def test_a_probe_waits_shortly_one_at_a_time_and_hears_of_a_return(
     with Client(instance.socket) as client:
         clocked = opened(instance, client)
         time.sleep(0.35)
-        clocked.crowd()
+        clocked.crowd(timeout_s=4.0)
         took = clocked.of(Outcome.UNKNOWN)
         assert len(took) == THREADS
-        assert took[-2] < TIMEOUT_S / 8 <= took[-1] < TIMEOUT_S / 2, "one of them is the probe"
+        assert took[-2] < 0.5 <= took[-1] < 2.0, "one of them is the probe"
         assert clocked.breaker["open"]
         time.sleep(0.35)
         # The daemon comes back while the next probe waits. Before that nothing is confirmed.

@@ -130,9 +130,9 @@ def test_a_crowd_that_asks_a_silent_logd_holds_one_thread(
     assert TIMEOUT_S / 4 <= got[-2][1] < 0.8 * TIMEOUT_S <= got[-1][1]
     assert breaker.is_open
     asked = reports.asked
-    got = together(ask, 100)
+    got = together(ask, 30)
     assert reports.asked == asked, "none of them is asked"
-    assert [code for code, _ in got] == ["unavailable"] * 100
+    assert [code for code, _ in got] == ["unavailable"] * 30
     assert got[-1][1] < TIMEOUT_S / 2
 
 
@@ -183,7 +183,6 @@ def test_reports_that_take_long_and_come_hold_nobody_back(
         assert ask()[0] == ""
         time.sleep(0.01)
     assert slow[0][0] == ""
-    reports.answers_after_s = 0.15 * TIMEOUT_S
     assert {code for code, _ in together(ask, 8)} == {""}
 
 
@@ -217,7 +216,10 @@ def test_a_logd_that_cannot_record_a_reading_for_long_is_as_one_that_hangs(
     breaker.moved()
     reports.answers_after_s = 0.0
     for _ in range(3):
+        asked = reports.asked
         assert ask()[0] == "unavailable"
+        assert reports.asked == asked + 1
+        time.sleep(0.15 * TIMEOUT_S)
     assert not breaker.is_open, "such a refusal at once holds nobody"
 
 
