@@ -146,6 +146,29 @@ def test_the_text_of_an_event_is_no_markup_and_a_busy_page_announces_little(
     check_sums(state, attempted=accepted, accepted=accepted)
 
 
+def test_after_a_logout_elsewhere_the_page_says_so_and_asks_no_more(
+    instance: Instance, chromium: Browser, site: ClassroomSite
+) -> None:
+    page = open_live(chromium, site)
+    other = page.context.new_page()
+    other.goto("/courses/")
+    other.get_by_role("button", name="Log out").click()
+    page.bring_to_front()
+    expect(page.locator("[data-role=trouble]")).to_contain_text(
+        "You are logged out", timeout=PAGE_TIMEOUT_MS
+    )
+    expect(page.get_by_role("button", name="Pause")).to_be_hidden()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(6000)
+    assert asked == []
+    page.context.close()
+    site.kill()
+    state = instance.settle()
+    accepted = sum(check_streams(instance.events()).values()) - state["own"]
+    check_sums(state, attempted=accepted, accepted=accepted)
+
+
 def test_without_a_script_the_page_shows_the_newest_and_a_link_to_newer_ones(
     instance: Instance,
     chromium: Browser,
