@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from logd_client import Client
 from tests.browser import test_story
@@ -140,6 +141,64 @@ def test_the_text_of_an_event_is_no_markup_and_a_busy_page_announces_little(
     assert page.locator("ol.live img").count() == 0
     assert set(page.locator("ol.live code").all_inner_texts()) == {"essay_read"}
     assert len(page.evaluate("window.said")) == 1, "once, and again in half a minute"
+    site.kill()
+    state = instance.settle()
+    accepted = sum(check_streams(instance.events()).values()) - state["own"]
+    check_sums(state, attempted=accepted, accepted=accepted)
+
+
+def test_an_answer_that_comes_twice_is_shown_once_and_a_replaced_trail_ends_the_view(
+    instance: Instance, chromium: Browser, site: ClassroomSite
+) -> None:
+    """As a proxy may send it, or a browser that goes back to an earlier position."""
+    page = log_in(chromium, site.address, ("auditor", PASSWORD))
+    names = ("moment", "clock", "type", "who", "told", "props", "doubt")
+    answers: list[str] = []
+
+    def answer(route: Route) -> None:
+        events = "".join(
+            f"id: {at}.7\nevent: stored\ndata: "
+            + json.dumps({"position": f"{at}.7", "id": str(at), **dict.fromkeys(names, f"n{at}")})
+            + "\n\n"
+            for at in (1001, 1002)
+        )
+        state = {"more": False} if len(answers) < 3 else {"replaced": True}
+        body = f"retry: 50\n\n{events}event: state\ndata: {json.dumps(state)}\n\n"
+        answers.append(body)
+        route.fulfill(body=body, content_type="text/event-stream")
+
+    page.route("**/audit/live/stream*", answer)
+    page.goto("/audit/live")
+    expect(page.locator("[data-role=trouble]")).to_contain_text("restored from a backup")
+    positions = page.locator("ol.live li").evaluate_all("rows => rows.map(r => r.dataset.position)")
+    assert positions[:2] == ["1002.7", "1001.7"]
+    assert len(set(positions)) == len(positions)
+    page.wait_for_timeout(500)
+    assert len(answers) == 4, "it asks no more"
+    page.context.close()
+    site.kill()
+    state = instance.settle()
+    accepted = sum(check_streams(instance.events()).values()) - state["own"]
+    check_sums(state, attempted=accepted, accepted=accepted)
+
+
+def test_after_a_logout_elsewhere_the_page_says_so_and_asks_no_more(
+    instance: Instance, chromium: Browser, site: ClassroomSite
+) -> None:
+    page = open_live(chromium, site)
+    other = page.context.new_page()
+    other.goto("/courses/")
+    other.get_by_role("button", name="Log out").click()
+    page.bring_to_front()
+    expect(page.locator("[data-role=trouble]")).to_contain_text(
+        "You are logged out", timeout=PAGE_TIMEOUT_MS
+    )
+    expect(page.get_by_role("button", name="Pause")).to_be_hidden()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(6000)
+    assert asked == []
+    page.context.close()
     site.kill()
     state = instance.settle()
     accepted = sum(check_streams(instance.events()).values()) - state["own"]

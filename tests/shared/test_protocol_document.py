@@ -25,7 +25,7 @@ from logd.ingest import (
     outbox_opener,
     outbox_reader,
 )
-from logd.reports import registry
+from logd.reports import events_after, registry
 from logd.serve import report_server, request_server
 from logd.storage import event_types
 from logd_wire import query, rendezvous, requests, wire
@@ -230,7 +230,8 @@ def test_every_cause_in_the_ledger_is_in_the_table_and_no_other() -> None:
 
 def test_every_code_of_a_refused_query_is_in_the_table_and_no_other() -> None:
     _, _, codes = tables("## Queries")
-    source = source_of(report_server) + source_of(request_server) + source_of(registry)
+    modules = (report_server, request_server, registry, events_after)
+    source = "".join(map(source_of, modules))
     in_code = re.findall(r'(?:QueryError|_error_frame|error|__init__)\(\s*"(\w+)"', source)
     assert {plain(row["code"]) for row in codes} == set(in_code)
 

@@ -202,6 +202,16 @@ def test_the_worst_problem_is_the_line_and_the_others_follow(
     assert '<a href="/audit/quarantine">Quarantine</a>' in text
 
 
+def test_what_is_found_later_comes_first_if_it_is_worse() -> None:
+    found = replace(
+        with_state(trouble="the disk is full", trouble_since_ns=None),
+        verification=Verification(None, None),
+    )
+    health = assess(found)
+    assert health.level is Level.FAULT and "the disk is full." in health.line
+    assert [problem.level for problem in health.problems] == [Level.FAULT, Level.WARNING]
+
+
 def test_a_daemon_that_has_just_started_need_not_have_said_an_anchor() -> None:
     assert assess(with_state(anchored_ns=None, started_ns=NOW_NS - 60 * NS)).problems == []
 

@@ -104,10 +104,29 @@
       // After each answer the browser asks again by itself, unless the site refused.
       if (source && source.readyState === EventSource.CLOSED) {
         close();
-        timer = setTimeout(open, retryMs);
+        timer = setTimeout(openIfLoggedIn, retryMs);
         retryMs = Math.min(2 * retryMs, RETRY_MAX_MS);
       }
     };
+  }
+
+  // A browser does not tell why a stream ended: this request, which reads nothing, is answered
+  // with a redirect to the login after a logout, and refused otherwise.
+  async function openIfLoggedIn() {
+    try {
+      const answer = await fetch(`${root.dataset.stream.split("?")[0]}?after=`, {
+        redirect: "manual",
+      });
+      if (answer.type === "opaqueredirect" || answer.status === 403) {
+        ended = true;
+        pause.hidden = true;
+        show("Stopped.", "You are logged out. Log in again, and open this page again.");
+        return;
+      }
+    } catch {
+      // The site does not answer: asked again below.
+    }
+    open();
   }
 
   function close() {
