@@ -25,7 +25,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize(
     ("runs", "held_s"),
-    [(6, 0.6), pytest.param(200, 10.0, marks=pytest.mark.long(minutes=12))],
+    [(3, 0.6), pytest.param(200, 10.0, marks=pytest.mark.long(minutes=12))],
 )
 @pytest.mark.timeout(1800)
 def test_beside_prune_backup_reports_and_a_reader_it_is_never_taken_for_tampering(
