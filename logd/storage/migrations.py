@@ -1,6 +1,7 @@
 """The schema, as an ordered list of migrations to which new ones are only appended.
 
-Each migration and its record are one transaction. A database with a migration that this program
+Each migration and its record are one transaction; all of them are one for an empty database, in
+which none takes long. A database with a migration that this program
 does not know is newer than the program, and is refused.
 """
 
@@ -70,7 +71,8 @@ def migrate(connection: Connection, now_ns: int) -> int:
         rollups.add_functions(connection)
         tree.add_functions(connection)
     for number, (name, script) in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.execute("BEGIN IMMEDIATE")
+        if version > 0 or number == 1:
+            connection.execute("BEGIN IMMEDIATE")
         try:
             if number == 1:
                 connection.execute(
@@ -82,7 +84,8 @@ def migrate(connection: Connection, now_ns: int) -> int:
                 with progress.of(connection, f"schema {number}: {position} of {len(statements)}"):
                     connection.execute(statement)
             connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, name, now_ns))
-            connection.execute("COMMIT")
+            if version > 0 or number == len(MIGRATIONS):
+                connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
             raise

@@ -102,7 +102,7 @@ def test_what_a_fuzzer_begins_with_holds(target: str) -> None:
 
 
 bounded = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=False
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=False
 )
 
 _values = st.recursive(
@@ -170,7 +170,7 @@ _patches = st.one_of(
 )
 
 
-@settings(bounded, max_examples=50)
+@settings(bounded, max_examples=25)
 @given(st.integers(0, 255), st.lists(_patches, max_size=6))
 def test_an_outbox_is_read_within_bounds_whatever_is_written_into_it(
     watermark: int, patches: list[tuple[int, bytes]]
@@ -181,7 +181,7 @@ def test_an_outbox_is_read_within_bounds_whatever_is_written_into_it(
     )
 
 
-@settings(bounded, max_examples=50)
+@settings(bounded, max_examples=25)
 @given(
     st.sampled_from([*REPORTS, "none"]),
     st.dictionaries(

@@ -14,7 +14,7 @@ from logd.batch import Batch
 from logd.storage import copy_registry, keyfile
 from logd.storage.store import Store
 from logd_wire.wire import Event
-from tests.support.instance import ROOT, Instance, until
+from tests.support.instance import ROOT, Instance, Process, until
 
 HOSTILE = (
     'a\nb\rc\r\nd,"e";\'\x00\x1b[2J\x7f\x9b\x85\u2028\u2029\ufeff'
@@ -100,6 +100,11 @@ def run_export(
     **how: Any,
 ) -> subprocess.CompletedProcess[Any]:  # fmt: skip
     """Runs `logd export`, or `program`, arguments of Python, with the same options."""
+    if not how and program == ("-m", "logd"):
+        process = Process(*program, "export", "--format", form, *options,
+                          "--config", str(instance.config.path))  # fmt: skip
+        code, out, errors = process.finish()
+        return subprocess.CompletedProcess(program, code, out, errors)
     command = [*program, "export", "--format", form, *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "check": False}
     return subprocess.run(

@@ -57,7 +57,11 @@ def test_a_forget_takes_a_persons_events_and_every_mention(trail: Trail) -> None
     assert trail.job(job.id).params == {}
 
 
-@pytest.mark.parametrize("trail", range(12), indirect=True)
+@pytest.mark.parametrize(
+    "trail",
+    [*range(4), *(pytest.param(n, marks=pytest.mark.long(minutes=0.1)) for n in range(4, 24))],
+    indirect=True,
+)
 def test_whatever_goes_in_whatever_order_roll_ups_blocks_and_chain_are_as_the_rest_gives(
     trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:

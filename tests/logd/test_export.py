@@ -31,6 +31,7 @@ from tests.logd.exports import (
 from tests.support.instance import Instance
 
 EXACT = list(READERS)
+TO_STANDARD_OUTPUT = ((), ("--output", "-"), ("-o", "-", "--force"))
 REPEATS = 2 * ROWS_PER_STEP // 12  # three row groups of two steps, the last not full
 
 
@@ -115,12 +116,25 @@ def test_an_export_of_nothing_is_a_file_of_no_rows(instance: Instance, form: str
     assert "exported 0 events" in said
 
 
-@pytest.mark.parametrize("form", list(FORMS))
-def test_standard_output_gets_the_same_bytes(instance: Instance, form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "ways"),
+    [
+        ("jsonl", TO_STANDARD_OUTPUT),
+        *((form, TO_STANDARD_OUTPUT[:1]) for form in FORMS if form != "jsonl"),
+        *(
+            pytest.param(form, TO_STANDARD_OUTPUT[1:], marks=pytest.mark.long(minutes=0.1))
+            for form in FORMS
+            if form != "jsonl"
+        ),
+    ],
+)
+def test_standard_output_gets_the_same_bytes(
+    instance: Instance, form: str, ways: tuple[tuple[str, ...], ...]
+) -> None:
     fill(instance)
     chosen = ("--type", "page_view")  # without the events of the exports themselves
     output, _said = export(instance, form, *chosen)
-    for options in ((), ("--output", "-"), ("-o", "-", "--force")):
+    for options in ways:
         done = run_export(instance, form, *chosen, *options, text=False, check=True)
         assert done.stdout == output.read_bytes()
         assert b"exported 36 events to standard output" in done.stderr

@@ -170,7 +170,9 @@ def collapse(connection: Connection, naive: Naive, first: int, end: int) -> None
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.long(minutes=0.1)) for n in range(1, 9))]
+)
 def test_nodes_in_place_of_batches_give_every_hash_outside_them(
     made: tuple[Connection, Naive], tile_level: int, seed: int
 ) -> None:

@@ -95,7 +95,7 @@ def check_killed(path: Path, schema: int, anchors: list[Anchor], end: Chained) -
     return version
 
 
-@pytest.mark.parametrize("schema", some(1, 3, TREE))
+@pytest.mark.parametrize("schema", some(1, TREE))
 def test_killed_before_any_statement_the_next_start_ends_right(
     schema: int, directory: Path
 ) -> None:

@@ -33,9 +33,9 @@ def test_the_slowest_files_run_first_and_slow_tests_are_marked(tmp_path: Path) -
     )
     (tmp_path / "costs.tsv").write_text("")
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, workers: str = "1") -> str:
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", "1",
+            [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", workers,
              "-p", "recorded", "-p", "tests.support.durations",
              "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), *arguments],
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
@@ -48,4 +48,4 @@ def test_the_slowest_files_run_first_and_slow_tests_are_marked(tmp_path: Path) -
     assert 0.6 <= seconds["test_b.py::test_dear"] <= seconds["test_b.py"] < 5
     out = run("--dist", "loadfile", "--no-loadscope-reorder", ".")
     assert out.index("test_b.py::test_dear") < out.index("test_a.py::test_quick")
-    assert "1 passed" in run("-m", "not slow", ".")
+    assert "1 passed" in run("-m", "not slow", ".", workers="0")

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -150,12 +151,18 @@ def emit_durable(client: Client) -> Any:
     return client.emit_durable("page_view", props={"text": MARK}, timeout_s=0).value != "refused"
 
 
-@pytest.fixture
-def cases(instance: Instance) -> Iterator[Callable[[str], Iterator[tuple[int, Case]]]]:
-    """Cases one after the other until one has no such point; all are let go of at the end."""
+@pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.long(minutes=0.2))])
+def cases(
+    instance: Instance, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Iterator[tuple[int, Case]]]]:
+    """Cases one after the other until one has no such point; all are let go of at the end.
+
+    The long form tries each point, the other one in four: other ones in each test.
+    """
+    first = zlib.crc32(request.node.nodeid.encode()) % request.param
 
     def each(lost: str) -> Iterator[tuple[int, Case]]:
-        for number in itertools.count():
+        for number in itertools.count(first, request.param):
             assert number < POINTS_MAX
             before = descriptors()
             case = Case(instance, lost)

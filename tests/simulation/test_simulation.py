@@ -21,7 +21,7 @@ from tests.support.progress import Progress
 from tests.support.tally import Tally
 
 SEEDS_FIRST = 3  # of each profile
-SEEDS = 20
+SEEDS = 8
 SEEDS_MAX = 400  # for as long as a cell of the state table is not visited
 # They have visited cells that few do, and are tried first. Another program may need others.
 SEEDS_OF_RARE_CELLS = {"restores": (52, 150), "containers": (28,)}

@@ -1,8 +1,9 @@
-"""Starts daemons and emitters as forks of a process that has imported what they need.
+"""Starts daemons, commands and emitters as forks of a process that has imported what they need.
 
     python -m tests.support.fork_server FD
 
-Importing is four fifths of the CPU time of a daemon's start, and tests start some hundred. Each
+Importing is four fifths of the CPU time of a daemon's or a command's start, and tests start some
+hundred. Each
 process of pytest has one fork server, started with its first instance. A fork is a child of pytest
 (CLONE_PARENT), so signals, exit codes and pipes are those of any other child; it runs its module as
 `python -m` does. `Process` in tests/support/instance.py starts the rest, such as what gets
@@ -27,8 +28,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-MODULES = {"tests.support.daemon", "tests.support.emitter"}
-IMPORTED = ("logd.cli", "logd.commands.run", *sorted(MODULES))
+MODULES = {"logd", "tests.support.daemon", "tests.support.emitter"}
+IMPORTED = ("logd.cli", "logd.commands.run", "tests.support.daemon", "tests.support.emitter")
 REQUEST_BYTES_MAX = 1 << 17
 CLONE_PARENT = 0x8000
 CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def serves(command: Sequence[str], env: Mapping[str, str] | None) -> bool:
     """Whether a command may be a fork; `env` is what its environment has beside this process's."""
     plain = command[0] == "-m" and command[1] in MODULES and CLONE is not None
+    plain = plain and list(command[1:3]) != ["logd", "run"]  # which is tried as it is started
     return plain and not any(name.startswith(("LD_", "PYTHON")) for name in env or ())
 
 
@@ -110,7 +112,7 @@ def main(fd: str) -> None:
         os.environ.clear()
         os.environ.update(environment)
         gc.unfreeze()
-        del sys.modules[module]
+        sys.modules.pop(module if module != "logd" else "logd.__main__", None)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -115,6 +115,15 @@ class Process:
             )
         return False
 
+    def finish(self) -> tuple[int, str, str]:
+        """Waits for its end; returns its exit code, standard output and standard error."""
+        assert self.popen.stdout is not None
+        out = self.popen.stdout.read()
+        code = self.popen.wait(DEADLINE_S)
+        self._reader.join(5)
+        self.close()
+        return code, out, "".join(f"{line}\n" for line in self.lines)
+
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
         """Sends the signal, and waits for the exit code."""
         if self.popen.poll() is None:
@@ -152,11 +161,7 @@ def _in_this_process(arguments: Sequence[str]) -> tuple[int, str, str]:
 
 
 def _in_a_process(arguments: Sequence[str]) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "logd", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+    return Process("-m", "logd", *arguments).finish()
 
 
 class Instance:

@@ -97,9 +97,22 @@ ALL_CHOICES = {
     [(None, {}), (RuntimeError("broken client"), {}), (None, ALL_CHOICES)],
 )
 @pytest.mark.usefixtures("quiet_logs")
-@given(requests=st.lists(REQUESTS, max_size=8))
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("examples", [15, pytest.param(200, marks=pytest.mark.long(minutes=0.2))])
 def test_no_byte_of_any_response_is_changed(
+    way_to_log_in: Callable[[Flask], Flask],
+    broken: Exception | None,
+    choices: dict[str, Any],
+    examples: int,
+) -> None:
+    @given(requests=st.lists(REQUESTS, max_size=8))
+    @settings(max_examples=examples, deadline=None)
+    def check(requests: list[tuple[str, str, str, str]]) -> None:
+        check_answers(way_to_log_in, broken, choices, requests)
+
+    check()
+
+
+def check_answers(
     way_to_log_in: Callable[[Flask], Flask],
     broken: Exception | None,
     choices: dict[str, Any],
