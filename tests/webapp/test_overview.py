@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from logd.reports.registry import REPORTS as LOGD_REPORTS
 from tests.webapp.browser import Browser
@@ -278,11 +280,14 @@ def test_readings_say_who_read_what_of_whom(auditor: Browser, reports: FakeRepor
     text = html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", "", auditor.get(
         "/audit/readings").text)))  # fmt: skip
     for sentence in (
-        f"Ada Brandt #{TEACHER} looked at one person's activity, entry by entry. About Noor Haddad #{STUDENT}.",
-        "looked at who has finished which tasks and quizzes, of login. About 1,200 persons. (part 1 of 2)",
-        f"no such account #999 looked at a list of entries of the log. About Emil Sørensen #{OTHER_STUDENT}, no"
-        " such account #7.",
-        "A program, for no account, looked at a chart of how many were active each day. Totals or excerpts that may be",
+        f"Ada Brandt #{TEACHER} looked at one person's activity, entry by entry."
+        f" About Noor Haddad #{STUDENT}.",
+        "looked at who has finished which tasks and quizzes, of login. About 1,200 persons."
+        " (part 1 of 2)",
+        "no such account #999 looked at a list of entries of the log."
+        f" About Emil Sørensen #{OTHER_STUDENT}, no such account #7.",
+        "A program, for no account, looked at a chart of how many were active each day."
+        " Totals or excerpts that may be",
         "looked at the report “<b>”. About no one: it was empty.",
     ):
         assert sentence in text, sentence
@@ -293,6 +298,18 @@ def test_readings_say_who_read_what_of_whom(auditor: Browser, reports: FakeRepor
     assert f'href="/audit/readings?before=5&amp;before_ns={NOW_NS}"' in raw
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from(["report", "params", "users", "everyone", "part", "parts"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(),
+            lambda inner: (
+                st.lists(inner) | st.dictionaries(st.sampled_from(["user", "users", "type"]), inner)
+            ),
+            max_leaves=6,
+        ),
+    )
+)
 def test_a_reading_with_any_properties_is_described(props: dict[str, Any]) -> None:
     text = describe_reading(Event(1, 1, 1, "report_read", "1", "", 1, props))
     assert text.what and all(isinstance(person, str) for person in text.persons)
