@@ -11,6 +11,7 @@ import pytest
 from logd.audit.verify import verify
 from logd.batch import Batch
 from logd.reports.event_queries import COMPLETIONS_MAX, DAYS_MAX, TYPES_MAX
+from logd.reports.event_search import EXPORT_ROWS_MAX
 from logd.reports.ledger_queries import CAUSES
 from logd.reports.parameters import PAGE_ROWS_MAX, BadParameter
 from logd.reports.readings import named_in_rows
@@ -47,6 +48,10 @@ def put_types(trail: Trail, count: int) -> None:
     )
 
 
+def put_types_of_events(trail: Trail, count: int) -> None:
+    trail.put(*((f"type_{number}", None, 1, {}) for number in range(count)))
+
+
 def put_losses(trail: Trail, count: int) -> None:
     batch = Batch(10**6, 10**9)
     for number in range(1, count + 1):
@@ -72,13 +77,16 @@ WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[
     "score_distribution": (put_quizzes, ROWS_MAX + MORE, ("subject",), {}),
     "timeline": (put_events, PAGE_ROWS_MAX + MORE, ("id",), {"user": "1", "limit": PAGE_ROWS_MAX}),
     "events": (put_events, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
+    "events_export": (put_events, EXPORT_ROWS_MAX + MORE, ("id",), {}),
+    "event": (put_events, 1, ("id",), {"id": 1}),
+    "event_counts": (put_types_of_events, 500, ("type",), {}),
     "event_types": (put_types, TYPES_MAX + MORE, ("type",), {}),
     "losses": (put_losses, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "losses_by_cause": (put_losses, ROWS_MAX + MORE, ("cause",), {}),
     "verification": (put_events, 1, ("answer",), {}),
     "quarantine": (put_quarantine, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
 }  # fmt: skip
-IN_ONE_PAGE = {"summary", "daily_activity", "verification"}
+IN_ONE_PAGE = {"summary", "daily_activity", "verification", "event", "event_counts"}
 
 
 def test_every_report_is_among_those_tried() -> None:

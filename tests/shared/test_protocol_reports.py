@@ -53,9 +53,11 @@ class Recorder(Parameters):
 REQUIRED: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 1, "until_day": 2},
     "timeline": {"user": "7"},
+    "event": {"id": 1},
 }
 # Computed columns, not in the database.
-ADDED = {name: ["time_in_doubt"] for name in ("events", "timeline")}
+ADDED = {name: ["time_in_doubt"] for name in ("event", "events", "events_export", "timeline")}
+ADDED["event_counts"] = ["type", "day", "events"]
 
 
 def documented_reports() -> set[str]:
@@ -102,7 +104,10 @@ WIDE: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 11_000, "until_day": 12_000},
     "timeline": {"user": "u"},
 }
-SEEN_AS_NIL = {"completions", "events", "losses", "losses_by_cause", "quarantine"}
+SEEN_AS_NIL = {
+    *("completions", "event_counts", "events", "events_export"),
+    *("losses", "losses_by_cause", "quarantine"),
+}
 
 
 @pytest.mark.parametrize("name", sorted(registry.REPORTS))
@@ -122,8 +127,8 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
         monkeypatch.setattr(sql, function, recording(getattr(sql, function)))
     parameters = Recorder(REQUIRED.get(name, {}))
     answer = registry.REPORTS[name].run(database, parameters)
-    columns = columns or list(answer.rows[0])
     columns += ADDED.get(name, [])
+    columns = columns or list(answer.rows[0])
 
     text = section(f"### `{name}`")
     *parameters_table, rows_table = tables(f"### `{name}`")
@@ -172,5 +177,5 @@ def test_a_request_has_the_keys_described() -> None:
     Client("/q").ask("summary")
     assert {plain(row["request"]) for row in requests} == set(sent[0])
     assert {plain(row["response"]) for row in responses} == {
-        "ok", "rows", "next", "error", "message"
+        "ok", "rows", "next", "searched_to_ns", "removed", "error", "message"
     }  # fmt: skip
