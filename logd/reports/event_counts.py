@@ -178,7 +178,7 @@ class _Counting:
     def _count_found(self, wanted: EventFilter) -> int | None:
         """Counts by a search: of what it has found, what is later than where it stopped."""
         left_s = max(0.0, self._end_s - time.monotonic())
-        search = Search(self._connection, wanted, self._keys, time_s=left_s)
+        search = Search(self._connection, wanted, self._keys, time_s=left_s, every=True)
         found = list(search)  # as many as there is time for
         reached = search.reached
         if reached is not None:

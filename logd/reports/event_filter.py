@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from logd.render import to_json
 from logd.reports.parameters import BadParameter, Parameters
+from logd.storage.block_values import scalar_text
 from logd.storage.mentions import PersonKeys, is_person
 from logd_wire.schema import Malformed
 from logd_wire.wire import unpack_props
@@ -108,11 +108,6 @@ class Content:
             )
         except Malformed:
             return False
-
-
-def scalar_text(value: object) -> str:
-    """Returns the text by which a property is sought: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else to_json(value)
 
 
 def _has_equation(equation: str) -> Callable[[bytes], bool]:

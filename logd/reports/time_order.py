@@ -4,6 +4,10 @@ Outboxes are read in any order, so events are not stored in order of time. Block
 the one with the latest time on, and only while they may hold a later event than those at hand. In
 an open block the indexes are in order of type and time, or of user: a wrong clock, in every block,
 costs a look into each block and type, never a scan of all events.
+
+Where properties decide, only those parts of a block are read that may have such an event
+(`block_lookup`): as a whole, since that is much faster than in order of time, unless they are so
+many that a page is full sooner.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from logd.reports.block_lookup import BlockLookup, Parts
 from logd.reports.event_filter import Content, EventFilter
 from logd.reports.parameters import BadParameter, Parameters
 from logd.reports.sql import among
+from logd.storage.block_values import PART_BITS, PARTS
 from logd.storage.database import Connection, in_parts, question_marks
 from logd.storage.mentions import DEFAULT_KEYS, PersonKeys
 from logd.storage.time_blocks import BLOCK_BITS
@@ -25,6 +31,10 @@ from logd_wire.schema import INT64_MAX
 EXAMINED_MIN, EXAMINED_MAX = 64, 256
 # The most types of a block that are read side by side; of a block with more, all events are sorted.
 TYPES_MERGED_MAX = 64
+# Of a block with more parts to read, the events are examined in order of time.
+COMMON_PARTS = 24
+# Events of types of fewer than one in so many are found by the index of types.
+RARE = 8
 
 _IN_BLOCK = f"(e.id >> {BLOCK_BITS}) = :block"
 # Selects the types of the events in a block, each by one seek in the index.
@@ -84,6 +94,7 @@ class _Candidate(NamedTuple):
     minus_ts_ns: int
     minus_id: int
     type: int
+    matches: bool  # False if its properties decide, and are not read yet
     rest: Iterator[tuple[int, int, int]]  # the events after it, of the same source
 
 
@@ -91,7 +102,8 @@ class Search:
     """Yields the events that match, the latest first, until it has none left or has to stop.
 
     It stops after `time_s`; `reached` is then the position from which another search continues,
-    and None if everything was searched. Without `time_s` it does not stop.
+    and None if everything was searched. Without `time_s` it does not stop. `every` is for a caller
+    that takes all there is time for, not only a few.
     """
 
     def __init__(
@@ -102,6 +114,7 @@ class Search:
         *,
         before: Position = END,
         time_s: float | None = None,
+        every: bool = False,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         if wanted.until_ns is not None and wanted.until_ns <= before.ts_ns:
@@ -114,10 +127,13 @@ class Search:
         self._monotonic_s = monotonic_s
         self._end_s = None if time_s is None else monotonic_s() + time_s
         self._types = type_ids(connection, wanted)
+        self._are_rare = _are_rare(connection, self._types)
         self._content: Content | None = None
         if wanted.reads_props:
             names = connection.execute("SELECT id, name FROM event_type") if wanted.text else ()
             self._content = Content(wanted, keys, dict(names))
+            self._lookup = BlockLookup(connection, wanted, keys)
+        self._common_parts = PARTS if every else COMMON_PARTS
         self._open: list[_Candidate] = []
 
     def __iter__(self) -> Iterator[Found]:
@@ -142,9 +158,13 @@ class Search:
             yield from self._matching(self._next(size, -1 if block is None else block[1]))
             size = min(2 * size, EXAMINED_MAX)
 
+    @property
+    def _is_late(self) -> bool:
+        return self._end_s is not None and self._monotonic_s() >= self._end_s
+
     def _must_stop(self, block_ns: int | None) -> bool:
         """Whether to stop before what is next: a block, or an event; never where it began."""
-        if self._end_s is None or self._monotonic_s() < self._end_s:
+        if not self._is_late:
             return False
         at = Position(-1, 0)
         if self._open:
@@ -168,20 +188,57 @@ class Search:
         return iter(rows.fetchall())
 
     def _open_block(self, block: int) -> None:
-        for source in self._sources(block):
-            self._push(source)
-
-    def _push(self, source: Iterator[tuple[int, int, int]]) -> None:
-        first = next(source, None)
-        if first is not None:
-            heapq.heappush(self._open, _Candidate(-first[0], -first[1], first[2], source))
-
-    def _sources(self, block: int) -> Iterator[Iterator[tuple[int, int, int]]]:
-        """Yields iterators over the block's events of the wanted types and users, by time."""
         values = {
             "block": block, "since": self._since_ns, "ts": self._before.ts_ns,
             "id": self._before.id,
         }  # fmt: skip
+        parts = None if self._content is None else self._lookup.parts(block)
+        if parts is not None and not parts.mask and parts.last >= _last_of(block):
+            return
+        if self._content is not None and self._is_read_whole(parts):
+            self._push(self._by_part(values, parts), matches=True)
+            return
+        for source in self._by_index(values):
+            if parts is not None:
+                source = (event for event in source if _is_in(parts, event[1]))
+            self._push(source, matches=self._content is None)
+
+    def _is_read_whole(self, parts: Parts | None) -> bool:
+        """Whether to read all that may match in a block at once: not if its indexes are faster.
+
+        A search that is late needs any event to go on from, and finds that by the indexes.
+        """
+        if self._wanted.users is not None or self._are_rare or self._is_late:
+            return False
+        return parts is None or parts.mask.bit_count() <= self._common_parts
+
+    def _push(self, source: Iterator[tuple[int, int, int]], *, matches: bool) -> None:
+        first = next(source, None)
+        if first is not None:
+            candidate = _Candidate(-first[0], -first[1], first[2], matches, source)
+            heapq.heappush(self._open, candidate)
+
+    def _by_part(
+        self, values: dict[str, Any], parts: Parts | None
+    ) -> Iterator[tuple[int, int, int]]:
+        """Returns the events of a block that match, by reading all parts where they may be."""
+        assert self._content is not None
+        types = None if self._types is None else frozenset(self._types)
+        matches, found = self._content.matches, []
+        for first, last in _ranges(values["block"], parts):
+            rows = self._connection.execute(
+                "SELECT e.ts_ns, e.id, e.type, e.props FROM event e NOT INDEXED"  # noqa: S608 - no data in it
+                f" WHERE e.id BETWEEN :first AND :last AND {_IN_TIME}",
+                values | {"first": first, "last": last},
+            )
+            for ts_ns, number, kind, props in rows:
+                if (types is None or kind in types) and matches(kind, props):
+                    found.append((ts_ns, number, kind))
+        found.sort(reverse=True)
+        return iter(found)
+
+    def _by_index(self, values: dict[str, Any]) -> Iterator[Iterator[tuple[int, int, int]]]:
+        """Yields iterators over the block's events of the wanted types and users, by time."""
         if self._wanted.users is not None:
             yield self._by_user(values)
             return
@@ -221,33 +278,63 @@ class Search:
         found.sort(reverse=True)
         return iter(found)
 
-    def _next(self, size: int, block_ns: int) -> list[Found]:
+    def _next(self, size: int, block_ns: int) -> list[_Candidate]:
         """Takes up to `size` events that are later than any of a block that is not open."""
-        taken: list[Found] = []
+        taken: list[_Candidate] = []
         heap = self._open
         while heap and len(taken) < size and -heap[0].minus_ts_ns > block_ns:
             first = heap[0]
-            taken.append(Found(-first.minus_ts_ns, -first.minus_id, first.type))
+            taken.append(first)
             after = next(first.rest, None)
             if after is None:
                 heapq.heappop(heap)
             else:
-                heapq.heapreplace(heap, _Candidate(-after[0], -after[1], after[2], first.rest))
+                candidate = _Candidate(-after[0], -after[1], after[2], first.matches, first.rest)
+                heapq.heapreplace(heap, candidate)
         return taken
 
-    def _matching(self, events: list[Found]) -> Iterator[Found]:
-        if self._content is None:
-            yield from events
-            return
-        props = dict(
-            self._connection.execute(
-                f"SELECT id, props FROM event WHERE id IN ({question_marks(events)})",  # noqa: S608 - question marks only
-                [event.id for event in events],
+    def _matching(self, events: list[_Candidate]) -> Iterator[Found]:
+        ids = [-event.minus_id for event in events if not event.matches]
+        props = {}
+        if self._content is not None and ids:
+            props = dict(
+                self._connection.execute(
+                    f"SELECT id, props FROM event WHERE id IN ({question_marks(ids)})",  # noqa: S608 - question marks only
+                    ids,
+                )
             )
-        )
         for event in events:
-            if self._content.matches(event.type, props[event.id]):
-                yield event
+            found = Found(-event.minus_ts_ns, -event.minus_id, event.type)
+            if event.matches or (
+                self._content is not None and self._content.matches(found.type, props[found.id])
+            ):
+                yield found
+
+
+def _last_of(block: int) -> int:
+    return ((block + 1) << BLOCK_BITS) - 1
+
+
+def _is_in(parts: Parts, event_id: int) -> bool:
+    return event_id > parts.last or bool(parts.mask >> ((event_id >> PART_BITS) % PARTS) & 1)
+
+
+def _ranges(block: int, parts: Parts | None) -> Iterator[tuple[int, int]]:
+    """Yields the first and the last id of each run of events to read."""
+    start, end = block << BLOCK_BITS, _last_of(block)
+    if parts is None:
+        yield start, end
+        return
+    first: int | None = None
+    for number in range(PARTS + 1):
+        at = start + (number << PART_BITS)
+        # What is past the last known event is read in any case.
+        wanted = at <= end and (parts.mask >> number & 1 or at + (1 << PART_BITS) > parts.last + 1)
+        if wanted and first is None:
+            first = at
+        elif not wanted and first is not None:
+            yield first, at - 1
+            first = None
 
 
 def type_ids(connection: Connection, wanted: EventFilter) -> list[int] | None:
@@ -259,3 +346,10 @@ def type_ids(connection: Connection, wanted: EventFilter) -> list[int] | None:
         rows = connection.execute(f"SELECT id FROM event_type WHERE {condition}", names)  # noqa: S608 - question marks only
         found += [number for (number,) in rows]
     return found
+
+
+def _are_rare(connection: Connection, types: list[int] | None) -> bool:
+    if types is None:
+        return False
+    counts = dict(connection.execute("SELECT id, events FROM event_type"))
+    return bool(sum(counts[number] for number in types) * RARE < sum(counts.values()))
