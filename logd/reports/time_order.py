@@ -33,6 +33,8 @@ EXAMINED_MIN, EXAMINED_MAX = 64, 256
 TYPES_MERGED_MAX = 64
 # Of a block with more parts to read, the events are examined in order of time.
 COMMON_PARTS = 24
+# The most parts that are read before it is asked whether there is time left.
+READ_PARTS = 8
 # Events of types of fewer than one in so many are found by the index of types.
 RARE = 8
 
@@ -149,9 +151,8 @@ class Search:
         size = EXAMINED_MIN
         while True:
             while block is not None and (not self._open or block[1] >= -self._open[0].minus_ts_ns):
-                if self._must_stop(block[1]):
+                if self._must_stop(block[1]) or not self._open_block(*block):
                     return
-                self._open_block(block[0])
                 block = next(blocks, None)
             if not self._open or self._must_stop(None):
                 return
@@ -187,30 +188,41 @@ class Search:
         )
         return iter(rows.fetchall())
 
-    def _open_block(self, block: int) -> None:
+    def _open_block(self, block: int, block_ns: int) -> bool:
+        """Opens a block; False if the search has to stop before it."""
         values = {
             "block": block, "since": self._since_ns, "ts": self._before.ts_ns,
             "id": self._before.id,
         }  # fmt: skip
         parts = None if self._content is None else self._lookup.parts(block)
         if parts is not None and not parts.mask and parts.last >= _last_of(block):
-            return
-        if self._content is not None and self._is_read_whole(parts):
-            self._push(self._by_part(values, parts), matches=True)
-            return
+            return True
+        if self._content is not None and self._is_read_whole(block, parts):
+            found: list[tuple[int, int, int]] = []
+            for first, last in _ranges(block, parts):
+                if self._must_stop(block_ns):
+                    return False
+                found += self._read(values, first, last)
+            found.sort(reverse=True)
+            self._push(iter(found), matches=True)
+            return True
         for source in self._by_index(values):
             if parts is not None:
                 source = (event for event in source if _is_in(parts, event[1]))
             self._push(source, matches=self._content is None)
+        return True
 
-    def _is_read_whole(self, parts: Parts | None) -> bool:
+    def _is_read_whole(self, block: int, parts: Parts | None) -> bool:
         """Whether to read all that may match in a block at once: not if its indexes are faster.
 
         A search that is late needs any event to go on from, and finds that by the indexes.
         """
         if self._wanted.users is not None or self._are_rare or self._is_late:
             return False
-        return parts is None or parts.mask.bit_count() <= self._common_parts
+        if parts is None:
+            return True
+        known = (parts.last + 1 - (block << BLOCK_BITS)) >> PART_BITS
+        return parts.mask.bit_count() * PARTS <= known * self._common_parts
 
     def _push(self, source: Iterator[tuple[int, int, int]], *, matches: bool) -> None:
         first = next(source, None)
@@ -218,24 +230,21 @@ class Search:
             candidate = _Candidate(-first[0], -first[1], first[2], matches, source)
             heapq.heappush(self._open, candidate)
 
-    def _by_part(
-        self, values: dict[str, Any], parts: Parts | None
-    ) -> Iterator[tuple[int, int, int]]:
-        """Returns the events of a block that match, by reading all parts where they may be."""
+    def _read(self, values: dict[str, Any], first: int, last: int) -> list[tuple[int, int, int]]:
+        """Returns the events from one to another that match, by reading all of them."""
         assert self._content is not None
         types = None if self._types is None else frozenset(self._types)
-        matches, found = self._content.matches, []
-        for first, last in _ranges(values["block"], parts):
-            rows = self._connection.execute(
-                "SELECT e.ts_ns, e.id, e.type, e.props FROM event e NOT INDEXED"  # noqa: S608 - no data in it
-                f" WHERE e.id BETWEEN :first AND :last AND {_IN_TIME}",
-                values | {"first": first, "last": last},
-            )
-            for ts_ns, number, kind, props in rows:
-                if (types is None or kind in types) and matches(kind, props):
-                    found.append((ts_ns, number, kind))
-        found.sort(reverse=True)
-        return iter(found)
+        matches = self._content.matches
+        rows = self._connection.execute(
+            "SELECT e.ts_ns, e.id, e.type, e.props FROM event e NOT INDEXED"  # noqa: S608 - no data in it
+            f" WHERE e.id BETWEEN :first AND :last AND {_IN_TIME}",
+            values | {"first": first, "last": last},
+        )
+        return [
+            (ts_ns, number, kind)
+            for ts_ns, number, kind, props in rows
+            if (types is None or kind in types) and matches(kind, props)
+        ]
 
     def _by_index(self, values: dict[str, Any]) -> Iterator[Iterator[tuple[int, int, int]]]:
         """Yields iterators over the block's events of the wanted types and users, by time."""
@@ -320,21 +329,22 @@ def _is_in(parts: Parts, event_id: int) -> bool:
 
 
 def _ranges(block: int, parts: Parts | None) -> Iterator[tuple[int, int]]:
-    """Yields the first and the last id of each run of events to read."""
-    start, end = block << BLOCK_BITS, _last_of(block)
-    if parts is None:
-        yield start, end
-        return
-    first: int | None = None
-    for number in range(PARTS + 1):
-        at = start + (number << PART_BITS)
+    """Yields the first and the last id of each run of events to read, of READ_PARTS at most."""
+    start, first = block << BLOCK_BITS, 0
+    wanted = [
         # What is past the last known event is read in any case.
-        wanted = at <= end and (parts.mask >> number & 1 or at + (1 << PART_BITS) > parts.last + 1)
-        if wanted and first is None:
-            first = at
-        elif not wanted and first is not None:
-            yield first, at - 1
-            first = None
+        parts is None or parts.mask >> number & 1 or end > parts.last + 1
+        for number in range(PARTS)
+        for end in (start + ((number + 1) << PART_BITS),)
+    ]
+    for number in range(1, PARTS + 1):
+        if wanted[first] and (
+            number == PARTS or not wanted[number] or number - first == READ_PARTS
+        ):
+            yield start + (first << PART_BITS), start + (number << PART_BITS) - 1
+            first = number
+        elif not wanted[first]:
+            first = number
 
 
 def type_ids(connection: Connection, wanted: EventFilter) -> list[int] | None:
