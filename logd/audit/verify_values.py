@@ -57,6 +57,6 @@ def _compute(
     if not start - 1 <= upto < (block + 1) << BLOCK_BITS:
         raise ValueError("not an event of the block")
     values = BlockValues(PersonKeys(json.loads(keys)))
-    for number, events in block_values.read(connection, block, start, upto + 1, types):
+    for number, _, events in block_values.read(connection, start, upto + 1, types):
         values.add(number, events)
     return values

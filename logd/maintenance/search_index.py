@@ -84,9 +84,11 @@ class SearchIndex:
                 self._block, self._next = block, block << BLOCK_BITS
                 self._values = BlockValues(self._keys)
             self._is_written = False
-        upto = self._next + (1 << PART_BITS)
-        if upto <= self._store.next_event and self._next >> BLOCK_BITS == self._block:
-            self._read(self._block, upto)
+        # Of the newest block only whole parts.
+        end = min((self._block + 1) << BLOCK_BITS, self._store.next_event)
+        end -= end % (1 << PART_BITS)
+        if self._next < end:
+            self._read(end)
         else:
             self._write(self._block)
         return True
@@ -101,16 +103,15 @@ class SearchIndex:
         ).fetchone()
         return None if found is None else int(found[0])
 
-    def _read(self, block: int, upto: int) -> None:
-        types = self._types
+    def _read(self, end: int) -> None:
+        connection = self._store.connection
         try:
-            parts = list(block_values.read(self._store.connection, block, self._next, upto, types))
+            step = next(block_values.read(connection, self._next, end, self._types))
         except KeyError:  # a type that is new
-            types = self._types = event_types.names(self._store.connection)
-            parts = list(block_values.read(self._store.connection, block, self._next, upto, types))
-        for number, events in parts:
-            self._values.add(number, events)
-        self._next = upto
+            self._types = event_types.names(connection)
+            step = next(block_values.read(connection, self._next, end, self._types))
+        number, self._next, events = step
+        self._values.add(number, events)
 
     def _write(self, block: int) -> None:
         last = self._next - 1

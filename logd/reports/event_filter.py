@@ -106,7 +106,7 @@ class Content:
             return all(check(props) for check in self._checks) and (
                 self._text is None or event_type in self._types or self._text(props)
             )
-        except Malformed:
+        except (Malformed, TypeError, AttributeError):
             return False
 
 

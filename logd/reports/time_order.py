@@ -33,8 +33,8 @@ EXAMINED_MIN, EXAMINED_MAX = 64, 256
 TYPES_MERGED_MAX = 64
 # Of a block with more parts to read, the events are examined in order of time.
 COMMON_PARTS = 24
-# The most parts that are read before it is asked whether there is time left.
-READ_PARTS = 8
+# Bytes of properties that are read before it is asked whether there is time left.
+READ_BYTES = 256 * 1024
 # Events of types of fewer than one in so many are found by the index of types.
 RARE = 8
 
@@ -198,14 +198,10 @@ class Search:
         if parts is not None and not parts.mask and parts.last >= _last_of(block):
             return True
         if self._content is not None and self._is_read_whole(block, parts):
-            found: list[tuple[int, int, int]] = []
-            for first, last in _ranges(block, parts):
-                if self._must_stop(block_ns):
-                    return False
-                found += self._read(values, first, last)
-            found.sort(reverse=True)
-            self._push(iter(found), matches=True)
-            return True
+            found = self._read(values, parts, block_ns)
+            if found is not None:
+                self._push(iter(found), matches=True)
+            return found is not None
         for source in self._by_index(values):
             if parts is not None:
                 source = (event for event in source if _is_in(parts, event[1]))
@@ -230,21 +226,33 @@ class Search:
             candidate = _Candidate(-first[0], -first[1], first[2], matches, source)
             heapq.heappush(self._open, candidate)
 
-    def _read(self, values: dict[str, Any], first: int, last: int) -> list[tuple[int, int, int]]:
-        """Returns the events from one to another that match, by reading all of them."""
+    def _read(
+        self, values: dict[str, Any], parts: Parts | None, block_ns: int
+    ) -> list[tuple[int, int, int]] | None:
+        """Returns the events that match, by reading all parts in which they may be.
+
+        None if the search has to stop meanwhile.
+        """
         assert self._content is not None
         types = None if self._types is None else frozenset(self._types)
         matches = self._content.matches
-        rows = self._connection.execute(
-            "SELECT e.ts_ns, e.id, e.type, e.props FROM event e NOT INDEXED"  # noqa: S608 - no data in it
-            f" WHERE e.id BETWEEN :first AND :last AND {_IN_TIME}",
-            values | {"first": first, "last": last},
-        )
-        return [
-            (ts_ns, number, kind)
-            for ts_ns, number, kind, props in rows
-            if (types is None or kind in types) and matches(kind, props)
-        ]
+        found: list[tuple[int, int, int]] = []
+        size = 0
+        for first, last in _ranges(values["block"], parts):
+            rows = self._connection.execute(
+                "SELECT e.ts_ns, e.id, e.type, e.props, length(e.props) FROM event e NOT INDEXED"  # noqa: S608 - no data in it
+                f" WHERE e.id BETWEEN :first AND :last AND {_IN_TIME}",
+                values | {"first": first, "last": last},
+            )
+            for ts_ns, number, kind, props, length in rows:
+                if (types is None or kind in types) and matches(kind, props):
+                    found.append((ts_ns, number, kind))
+                size += length
+                if size > READ_BYTES:
+                    size = 0
+                    if self._must_stop(block_ns):
+                        return None
+        return sorted(found, reverse=True)
 
     def _by_index(self, values: dict[str, Any]) -> Iterator[Iterator[tuple[int, int, int]]]:
         """Yields iterators over the block's events of the wanted types and users, by time."""
@@ -329,7 +337,7 @@ def _is_in(parts: Parts, event_id: int) -> bool:
 
 
 def _ranges(block: int, parts: Parts | None) -> Iterator[tuple[int, int]]:
-    """Yields the first and the last id of each run of events to read, of READ_PARTS at most."""
+    """Yields the first and the last id of each run of events to read."""
     start, first = block << BLOCK_BITS, 0
     wanted = [
         # What is past the last known event is read in any case.
@@ -338,9 +346,7 @@ def _ranges(block: int, parts: Parts | None) -> Iterator[tuple[int, int]]:
         for end in (start + ((number + 1) << PART_BITS),)
     ]
     for number in range(1, PARTS + 1):
-        if wanted[first] and (
-            number == PARTS or not wanted[number] or number - first == READ_PARTS
-        ):
+        if wanted[first] and (number == PARTS or not wanted[number]):
             yield start + (first << PART_BITS), start + (number << PART_BITS) - 1
             first = number
         elif not wanted[first]:

@@ -22,7 +22,7 @@ from msgpack import packb
 from logd.render import to_json
 from logd.storage.database import Connection, in_parts, question_marks
 from logd.storage.mentions import PersonKeys, canonical
-from logd.storage.time_blocks import BLOCK_BITS
+from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 from logd_wire.schema import Malformed
 from logd_wire.wire import unpack_props
 
@@ -39,6 +39,8 @@ PATH_CHARS_MAX = 256
 # Names of rows that are no paths, which all begin with a point.
 TEXTS, PERSONS = "texts", "persons"
 CHARS_MAX = 512
+# Bytes of properties that are read in one step.
+STEP_BYTES_MAX = 128 * 1024
 ANY_CHAR = "*"
 
 _FIXMAP = 0x80
@@ -143,7 +145,7 @@ class BlockValues:
         self.more = False  # whether there are paths that have no row
 
     def add(self, number: int, events: Iterable[tuple[str, bytes]]) -> None:
-        """Adds events of one part: the type and the packed properties of each."""
+        """Adds a step's events of one part: the type and the packed properties of each."""
         mask = 1 << number
         # Each value once: most events of a part have the same ones. By class, since 1 == True.
         flat: set[tuple[str, type, Any]] = set()
@@ -263,16 +265,27 @@ def _is_plain(path: str) -> bool:
 
 
 def read(
-    connection: Connection, block: int, first: int, end: int, types: Mapping[int, str]
-) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
-    """Yields the parts of a block that begin from `first` to before `end`, with their events."""
-    start = block << BLOCK_BITS
-    for at in range(first, end, 1 << PART_BITS):
-        rows = connection.execute(
-            "SELECT type, props FROM event WHERE id >= ? AND id < ?",
-            (at, min(end, at + (1 << PART_BITS))),
-        )
-        yield (at - start) >> PART_BITS, [(types[kind], props) for kind, props in rows]
+    connection: Connection, first: int, end: int, types: Mapping[int, str]
+) -> Iterator[tuple[int, int, list[tuple[str, bytes]]]]:
+    """Yields the events from `first` to before `end`, in the steps in which they are added.
+
+    That is a part of a block or less, if it has more than STEP_BYTES_MAX; each with the number of
+    the part, and the event with which the next step begins.
+    """
+    while first < end:
+        upto = min(end, (first | ((1 << PART_BITS) - 1)) + 1)
+        number = (first % BLOCK_EVENTS) >> PART_BITS
+        events, size = [], 0
+        for event_id, kind, props in connection.execute(
+            "SELECT id, type, props FROM event WHERE id >= ? AND id < ? ORDER BY id", (first, upto)
+        ):
+            events.append((types[kind], props))
+            size += len(props)
+            if size > STEP_BYTES_MAX:
+                upto = event_id + 1
+                break
+        yield number, upto, events
+        first = upto
 
 
 def write(
