@@ -121,6 +121,7 @@ class Verifier(Checks):
                 for check in (self._kept.check_days, self._kept.check_subjects):
                     self._attempt(check)
                 self._attempt(self._kept.check_blocks)
+                self._attempt(self._kept.check_values)
                 self._attempt(lambda: self._kept.check_types(self._recomputed.types()))
             if self._verdict.whole and schema_version(self._connection) == len(MIGRATIONS):
                 self.proven = begin_cycle(self._connection, self._now_ns)

@@ -7,11 +7,13 @@ from typing import Any
 
 from logd.audit.recomputed import Difference, Recomputed
 from logd.audit.verify_rows import FINDINGS_MAX, Verdict
+from logd.audit.verify_values import check_values
 from logd.batch import LOST_CLAIMED
 from logd.storage.database import Connection
 from logd.storage.migrations import schema_version
 from logd.storage.removal_log import ERASED, PRUNED
 from logd.storage.rollups import SubjectRow
+from logd_wire.schema import INT64_MAX
 
 _SUBJECT_COLUMNS = (
     "events",
@@ -83,6 +85,10 @@ class KeptCheck:
         columns = ("first_ts_ns", "last_ts_ns")
         for row in self._differences("event_block", ("block",), columns, where):
             self._report("event_block", row.key[0], row.stored, row.counted)
+
+    def check_values(self, first: int = -INT64_MAX, last: int = INT64_MAX) -> None:
+        """Compares the values of the blocks from `first` to `last`."""
+        check_values(self._connection, self._verdict, first, last)
 
     def check_types(self, counted: Mapping[int, int], where: str = "true") -> None:
         """Compares the counts by type with `counted`, for the types for which `where` holds."""

@@ -208,6 +208,7 @@ class PartVerifier(Checks):
         for first, last in _runs(blocks):
             self._recomputed.add_blocks(first << BLOCK_BITS, (last + 1) << BLOCK_BITS)
             self._kept.check_blocks(f"AND r.block BETWEEN {first} AND {last}")
+            self._kept.check_values(first, last)
         (end,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()
         self._kept.check_blocks(f"AND (r.block < 0 OR r.block > {end >> BLOCK_BITS})")
 

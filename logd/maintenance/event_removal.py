@@ -14,7 +14,7 @@ from typing import Any
 
 from logd.batch import EVENTS_PRUNED, PERSON_ERASED, Batch
 from logd.maintenance.subject_rollups import SubjectRecount
-from logd.storage import batch_hash, hash_chain, merkle, removal_log
+from logd.storage import batch_hash, block_values, hash_chain, merkle, removal_log
 from logd.storage.database import Connection, in_parts, question_marks
 from logd.storage.rollups import DAY_NS
 from logd.storage.row_writer import add_to_counters
@@ -158,6 +158,7 @@ def _remove(connection: Connection, ids: Sequence[int], names: _Names) -> None:
             removal_log.merge_leaves(connection, first, end)
     _subtract_rollups(connection, rows)
     _narrow_blocks(connection, rows)
+    _forget_values(connection, rows)
 
 
 def _batches(
@@ -229,6 +230,10 @@ def _narrow_blocks(connection: Connection, rows: Sequence[_Row]) -> None:
             )
 
 
+def _forget_values(connection: Connection, rows: Sequence[_Row]) -> None:
+    block_values.forget(connection, sorted({row[0] >> BLOCK_BITS for row in rows}))
+
+
 def _redact(
     connection: Connection, contents: Mapping[int, bytes], names: _Names
 ) -> dict[int, bytes]:
@@ -244,6 +249,7 @@ def _redact(
         "UPDATE event SET props = ?, salt = ? WHERE id = ?",
         [(bytearray(props), bytearray(salt), event_id) for event_id, *_, props, salt in changed],
     )
+    _forget_values(connection, rows)
     return {row[0]: names.leaf(row) for row in changed}
 
 

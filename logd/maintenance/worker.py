@@ -73,6 +73,11 @@ class Worker:
         self._apply_list()
         self.poll()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a job to do."""
+        return self._job is not None
+
     def attach_daemon(self, arrivals: Arrivals) -> None:
         """Attaches the worker to a daemon; `arrivals` waits for what the daemon has received."""
         self._arrivals = arrivals

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from logd.clock.event_age import is_plausible
-from logd.reports import sql, time_order
-from logd.reports.parameters import BadParameter, Parameters, key_after, keys_after, page_limit
-from logd.storage.database import Connection, question_marks
+from logd.reports import sql
+from logd.reports.parameters import BadParameter, Parameters, key_after, keys_after
+from logd.storage.database import Connection
 from logd.storage.store import COUNTERS
 from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 from logd_wire.query import ROWS_MAX, Answer, Row
@@ -20,9 +19,6 @@ from logd_wire.wire import unpack_props
 COMPLETIONS_MAX = 5000
 TYPES_MAX = 5000
 DAYS_MAX = 3700
-# The most bytes of properties in a page:
-# each property may name persons, and the reading has to list all of these.
-PROPS_BYTES_MAX = 512 * 1024
 BUCKETS_MAX = 100
 # The types that reports use if they are requested without a type.
 DAILY_TYPE = "page_view"
@@ -115,60 +111,6 @@ def _check_subject_type(event_type: str) -> None:
         raise BadParameter(f"type: expected one of {', '.join(SUBJECTS)}")
 
 
-def timeline(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports the events of one user in order of time, the latest first."""
-    user = parameters.text("user")
-    return _latest(connection, parameters, user=user)
-
-
-def events(connection: Connection, parameters: Parameters) -> Answer:
-    """Reports events by type, user and the client's time, in order of that time, latest first."""
-    return _latest(
-        connection,
-        parameters,
-        event_type=parameters.maybe_text("type"),
-        user=parameters.maybe_text("user"),
-        since_ns=parameters.maybe_whole("since_ns"),
-        until_ns=parameters.maybe_whole("until_ns"),
-    )
-
-
-def _latest(connection: Connection, parameters: Parameters, **wanted: Any) -> Answer:
-    """Returns a page of events in order of time; its `next` is the id of the last event."""
-    before = time_order.position(connection, parameters)
-    limit = page_limit(parameters)
-    parameters.done()
-    found = time_order.newest(connection, **wanted, before=before, limit=limit + 1)
-    page = _fitting(connection, [event.id for event in found[:limit]])
-    rows = {row["id"]: row for row in _event_rows(connection, question_marks(page), page)}
-    # An event of `page` may have been removed since `page` was read.
-    answer = Answer([rows[one] for one in page if one in rows])
-    return _marked(Answer(answer.rows, page[-1] if len(found) > len(page) else None))
-
-
-def _fitting(connection: Connection, ids: list[int]) -> list[int]:
-    """Returns the first of the ids, so few that one reading can list their events' persons."""
-    sizes = dict(
-        connection.execute(
-            f"SELECT id, length(props) FROM event WHERE id IN ({question_marks(ids)})",  # noqa: S608 - question marks only
-            ids,
-        ).fetchall()
-    )
-    size = 0
-    for count, event_id in enumerate(ids):
-        size += sizes.get(event_id, 0)
-        if count and size > PROPS_BYTES_MAX:
-            return ids[:count]
-    return ids
-
-
-def _marked(answer: Answer) -> Answer:
-    """Adds to each event whether its own time is implausible, given its time of storing."""
-    for row in answer.rows:
-        row["time_in_doubt"] = not is_plausible(row["ts_ns"], row["stored_ns"])
-    return answer
-
-
 def event_page(
     connection: Connection,
     *,
@@ -213,7 +155,7 @@ def event_page(
     # The ids are selected first, so that sorting a block reads only the rows of the page.
     ids = f"SELECT e.id FROM {source} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - question marks only
     values = [value for _, values in asked for value in values]
-    rows = _event_rows(connection, ids, [*values, limit + 1])
+    rows = event_rows(connection, ids, [*values, limit + 1])
     if after_id is None:
         rows.reverse()
     more = len(rows) > limit
@@ -221,7 +163,7 @@ def event_page(
     return Answer(rows, rows[-1]["id"] if more else None)
 
 
-def _event_rows(connection: Connection, ids: str, values: list[Any]) -> list[Row]:
+def event_rows(connection: Connection, ids: str, values: list[Any]) -> list[Row]:
     """Returns the events whose ids a list or a SELECT gives, in order of their ids."""
     rows = sql.fetch_rows(
         connection,

@@ -12,7 +12,8 @@ from typing import Any
 import msgpack
 
 from logd.clock.event_age import is_plausible
-from logd.reports.event_queries import PROPS_BYTES_MAX, event_page
+from logd.reports.event_queries import event_page
+from logd.reports.event_search import PROPS_BYTES_MAX
 from logd.reports.parameters import Parameters, page_limit
 from logd.reports.readings import Concerned, Mentioned, named_in_rows
 from logd.reports.selection import newest_id

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from logd.reports.context import Context
 from logd_wire.query import TEXTS_MAX, QueryError
 
+PAGE_ROWS = 50
 PAGE_ROWS_MAX = 200
 AFTER_MAX = 10**9
 SHOWN_CHARS_MAX = 60
@@ -21,7 +22,10 @@ class BadParameter(QueryError):
 
 
 class Parameters:
-    """The parameters of a request. A report takes each once, by its type; others are refused."""
+    """The parameters of a request. A report takes each once, by its type; others are refused.
+
+    `context` is what the report knows of the configuration and of who asks.
+    """
 
     def __init__(self, values: Mapping[str, Any], context: Context | None = None) -> None:
         self._values = dict(values)
@@ -64,6 +68,10 @@ class Parameters:
             raise BadParameter(f"{name}: expected a list of at most {TEXTS_MAX} texts")
         return value
 
+    def has_any(self, names: Iterable[str]) -> bool:
+        """Whether the request has one of the parameters; it takes none."""
+        return not self._values.keys().isdisjoint(names)
+
     def done(self) -> None:
         """Raises BadParameter if the request has parameters that were not taken."""
         if self._values:
@@ -81,9 +89,11 @@ def page_bounds(parameters: Parameters) -> tuple[int | None, int]:
     return parameters.maybe_whole("before_id"), page_limit(parameters)
 
 
-def page_limit(parameters: Parameters) -> int:
+def page_limit(
+    parameters: Parameters, default: int = PAGE_ROWS, rows_max: int = PAGE_ROWS_MAX
+) -> int:
     """Takes the parameter `limit`, the most rows of a page."""
-    return parameters.whole("limit", 50, low=1, high=PAGE_ROWS_MAX)
+    return parameters.whole("limit", default, low=1, high=rows_max)
 
 
 def key_after(parameters: Parameters) -> list[str] | None:

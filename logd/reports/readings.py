@@ -9,16 +9,18 @@ difference of two others, and recorded readings list the persons of each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from logd.reports.event_counts import PERSONS_MIN, Counted
 from logd.reports.event_queries import DAILY_TYPE, SCORE_TYPE
 from logd.storage.database import Connection, in_parts, question_marks
 from logd_wire.query import Answer
 from logd_wire.schema import USER_BYTES_MAX
 
-PERSONS_MIN = 5
+# The most parts of a path (between its dots) and of an equation in which persons are looked for.
+PATH_PARTS_MAX = 16
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class Concerned:
 
     persons: frozenset[str] = frozenset()
     everyone: bool = False
+    # The question as it is recorded, where a parameter names a person under another name than
+    # `user`: `logd person` and `logd forget` then find that person in it.
+    question: Mapping[str, Any] | None = None
 
 
 # A function that finds the persons mentioned in an event's properties.
@@ -47,7 +52,76 @@ def named_in_rows(
     found = {row["user"] for row in answer.rows if row["user"] is not None}
     for row in answer.rows:
         found |= mentioned(row.get("props", {}))
-    return Concerned(frozenset(user for user in found if 0 < len(user.encode()) <= USER_BYTES_MAX))
+    return Concerned(_users(found))
+
+
+def searched(
+    connection: Connection, params: Mapping[str, Any], answer: Answer, mentioned: Mentioned
+) -> Concerned:
+    """Finds the persons in the answer's rows, and those whom the filter names.
+
+    A text may be a part of anyone's name, so that also an answer without rows is about anyone.
+    """
+    question, named = _recorded_question(params, mentioned)
+    found = named_in_rows(connection, params, answer, mentioned).persons
+    return Concerned(_users(found | named), "text" in params, question)
+
+
+def counted_by_filter(
+    _connection: Connection, params: Mapping[str, Any], answer: Answer, mentioned: Mentioned
+) -> Concerned:
+    """Finds whom the filter names, and the persons of figures with fewer than PERSONS_MIN."""
+    question, named = _recorded_question(params, mentioned)
+    few = answer.few if isinstance(answer, Counted) else frozenset()
+    narrowed = params.get("user") is not None or params.get("users") is not None
+    return Concerned(_users(few | named), not narrowed or "text" in params, question)
+
+
+def _users(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name in names if 0 < len(name.encode()) <= USER_BYTES_MAX)
+
+
+def _recorded_question(
+    params: Mapping[str, Any], mentioned: Mentioned
+) -> tuple[dict[str, Any], set[str]]:
+    """Returns the question with its persons under person keys, and these persons."""
+    question, named = dict(params), set()
+    for name in ("about", "text"):
+        if isinstance(params.get(name), str):
+            named.add(params[name])
+            question[name] = {"user": params[name]}
+    if isinstance(params.get("props"), list):
+        question["props"] = []
+        for equation in params["props"]:
+            path, value, persons = _named_by(equation, mentioned)
+            named |= persons
+            if persons:
+                known = persons == {value}
+                equation = {"path": path, "user": value} if known else {"users": sorted(persons)}
+            question["props"].append(equation)
+    return question, named
+
+
+def _named_by(equation: str, mentioned: Mentioned) -> tuple[str, str, set[str]]:
+    """Returns the path and value of a `path=value`, and the persons whom an event with it names.
+
+    A key may have a `.` or `=` of its own: each way to read the path is tried, and the first one
+    that names a person is taken.
+    """
+    parts = equation.split("=")
+    for at in range(1, min(len(parts), PATH_PARTS_MAX)):
+        path, value = "=".join(parts[:at]), "=".join(parts[at:])
+        keys = path.split(".")[-PATH_PARTS_MAX:]
+        persons: set[str] = set()
+        for start in range(len(keys)):
+            for end in range(start + 1, len(keys) + 1):
+                inner: Any = value
+                for key in reversed((".".join(keys[start:end]), *keys[end:])):
+                    inner = {key: inner}
+                persons |= mentioned(inner)
+        if persons:
+            return path, value, persons
+    return parts[0], "=".join(parts[1:]), set()
 
 
 def counted_by_day(

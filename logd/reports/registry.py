@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from logd.reports import (
+    event_counts,
     event_queries,
+    event_search,
     events_after,
     ledger_queries,
     person_reports,
@@ -40,8 +42,11 @@ REPORTS: Mapping[str, Report] = {
     "daily_activity": Report(event_queries.daily_activity, readings.counted_by_day),
     "completions": Report(event_queries.completions, readings.named_in_rows),
     "score_distribution": Report(event_queries.score_distribution, readings.counted_by_subject),
-    "timeline": Report(event_queries.timeline, readings.named_in_rows),
-    "events": Report(event_queries.events, readings.named_in_rows),
+    "timeline": Report(event_search.timeline, readings.named_in_rows),
+    "events": Report(event_search.events, readings.searched),
+    "events_export": Report(event_search.events_export, readings.searched),
+    "event_counts": Report(event_counts.event_counts, readings.counted_by_filter),
+    "event": Report(event_search.event, readings.named_in_rows),
     "events_after": Report(events_after.events_after, events_after.named_if_any),
     "event_types": Report(event_queries.event_types),
     "losses": Report(ledger_queries.losses),

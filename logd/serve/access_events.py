@@ -4,6 +4,9 @@
      "everyone": whether it may be about persons who are not listed,
      "users": [persons whom the answer is about and the question does not name]}
 
+A person whom another parameter than `user` or `users` names is recorded under one of these two
+keys: `about` as {"user": person}, and an item of `props` as {"path": path, "user": person}.
+
 Lists are never shortened: those too long for one event are spread over several, with `part` and
 `parts`. `logd person` and `logd forget` find persons in `params` and `users` as in any event.
 """
@@ -36,6 +39,8 @@ def access_events(
 
     Raises QueryError if the answer is about more persons than EVENTS_MAX events can list.
     """
+    if concerned.question is not None:
+        params = concerned.question
     lists = {name: value for name, value in params.items() if isinstance(value, list)}
     named = {*lists.get("users", ()), params.get("user")}
     items = [(name, _cut(item)) for name, value in lists.items() for item in value]

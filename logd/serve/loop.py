@@ -24,6 +24,7 @@ from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.queue_marks import QUEUE_DATAGRAMS_MAX
 from logd.ingest.receiver import Receiver
 from logd.maintenance.outbox_survey import directory_identity
+from logd.maintenance.search_index import SearchIndex
 from logd.maintenance.worker import STEP_S, Worker
 from logd.runtime_stats import RuntimeStats
 from logd.serve.access_recorder import AccessRecorder
@@ -37,6 +38,8 @@ RETRY_INTERVAL_S = 1.0
 DESCRIPTORS_RESERVED = 32
 # Seconds between two steps of a job at most, however busy the daemon is.
 WORK_INTERVAL_MAX_S = 0.5
+# The same for the values of blocks, which nothing waits for.
+INDEX_INTERVAL_MAX_S = 1.0
 
 
 class EventLoop:
@@ -56,6 +59,7 @@ class EventLoop:
         worker: Worker | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
         signer: HeadSigner | None = None,
+        index: SearchIndex | None = None,
     ) -> None:
         self._config = config
         self._store = store
@@ -63,6 +67,7 @@ class EventLoop:
         self._directory = directory
         self._set_trouble = set_trouble
         self._worker = worker
+        self._index = index
         self._monotonic_s = monotonic_s
         open_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_RESERVED
         self.delivery: Delivery[OpenOutbox] = Delivery(
@@ -196,6 +201,22 @@ class EventLoop:
         ):
             worker.step()
             self._worked_s = self._monotonic_s()
+        elif (
+            self._index is not None
+            and now_s >= self._index_due_s()
+            and (
+                not (self.delivery.has_backlog or self.delivery.commit_is_near(now_s + STEP_S))
+                or now_s >= self._worked_s + INDEX_INTERVAL_MAX_S
+            )
+        ):
+            self._index.step()
+            self._worked_s = self._monotonic_s()
+
+    def _index_due_s(self) -> float:
+        """When the values of blocks are due: not while a job removes events."""
+        if self._index is None or (self._worker is not None and self._worker.is_busy):
+            return float("inf")
+        return self._index.due_s
 
     def write_anchor(self, *, now: bool = False) -> None:
         """Writes an anchor to the log if one is due; with `now`, if the head has moved."""
@@ -211,7 +232,7 @@ class EventLoop:
             due_s = self.delivery.next_due_s()
             due_s = min(due_s, self.access.due_s)
             if self._may_work and self._worker and not self.delivery.commit_is_near(now_s + STEP_S):
-                due_s = min(due_s, self._worker.due_s)
+                due_s = min(due_s, self._worker.due_s, self._index_due_s())
             timeout_s = max(0.0, due_s - now_s)
         end_s = now_s + min(timeout_s, self._wait_max_s)
         while True:

@@ -37,6 +37,7 @@ from logd.storage.migrations import check_not_newer
 from logd_wire.query import (
     QUERY_VERSION,
     REQUEST_BYTES_MAX,
+    Answer,
     FrameError,
     QueryError,
     encode_frame,
@@ -152,7 +153,15 @@ class Reporter:
             if not self._record_access(asked_by, *events):
                 # A report is refused if its reading cannot be recorded.
                 raise QueryError("unavailable", "the access to this report cannot be recorded now")
-        return encode_frame({"ok": True, "rows": answer.rows, "next": answer.next})
+        return encode_frame(_response(answer))
+
+
+def _response(answer: Answer) -> dict[str, Any]:
+    response = {"ok": True, "rows": answer.rows, "next": answer.next}
+    for name in ("searched_to_ns", "removed"):  # of some reports only
+        if (value := getattr(answer, name)) is not None:
+            response[name] = value
+    return response
 
 
 class _Queries:

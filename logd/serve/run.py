@@ -21,6 +21,7 @@ from logd.ingest.outbox_place import OutboxPlace
 from logd.ingest.receiver import Receiver, bind, inherited_sockets, pick, queue_length
 from logd.instance_lock import InstanceLock, instance_lock
 from logd.maintenance.outbox_survey import directory_identity
+from logd.maintenance.search_index import SearchIndex
 from logd.maintenance.worker import Worker
 from logd.self_repair.repairs import SelfRepair
 from logd.self_repair.runtime_files import CHECK_INTERVAL_S
@@ -106,6 +107,7 @@ def _serve(config: Config, lock: InstanceLock) -> None:
             set_trouble=lock.set_trouble,
             worker=worker,
             signer=_signer(config, store.trail_id),
+            index=SearchIndex(store, clock.now_ns),
         )
         reporter = ReportProcess(config, sockets.listener, loop.access)
         publisher = StatusPublisher(loop, lock)

@@ -185,3 +185,8 @@ def insert(connection: Connection, types: BatchTypes) -> None:
         "INSERT INTO event_type (id, name, uid) VALUES (?, ?, ?)",
         [(number, name, uid) for name, (number, uid) in types.new.items()],
     )
+
+
+def names(connection: Connection) -> dict[int, str]:
+    """Returns the name of each type by its number."""
+    return dict(connection.execute("SELECT id, name FROM event_type"))

@@ -145,8 +145,18 @@ class PersonKeys:
         """
         return self.redact(props, is_person) is not None
 
+    def persons_in(self, props: bytes) -> set[str]:
+        """Returns the persons whom packed properties name, also by a repeated key.
+
+        Raises Malformed.
+        """
+        return self._persons(unpack_pairs(props, _Pairs)) if self.may_name(props) else set()
+
     def persons(self, props: Mapping[str, Any]) -> set[str]:
         """Returns the persons whom the properties name, each in the spelling used there."""
+        return self._persons(props)
+
+    def _persons(self, props: Any) -> set[str]:
         found: set[str] = set()
 
         def collect(value: Value) -> None:

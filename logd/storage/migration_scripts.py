@@ -342,4 +342,26 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE INDEX rollup_subject_user ON rollup_subject (user);
         """,
     ),
+    (
+        "values by block",
+        """
+        -- See logd/storage/block_values.py: the daemon fills both, a block after the other.
+        CREATE TABLE block_search (
+            block INTEGER PRIMARY KEY,
+            last INTEGER NOT NULL,          -- the event up to which its values are known
+            keys TEXT NOT NULL,             -- the person keys by which its persons were found
+            more INTEGER NOT NULL           -- whether it has paths without a row
+        );
+        CREATE TABLE block_value (
+            path TEXT NOT NULL,
+            block INTEGER NOT NULL,
+            open INTEGER NOT NULL,          -- whether the values are not listed
+            chars TEXT NOT NULL,
+            entries BLOB NOT NULL,
+            masks BLOB NOT NULL,
+            PRIMARY KEY (path, block)
+        ) WITHOUT ROWID;
+        CREATE INDEX block_value_block ON block_value (block);
+        """,
+    ),
 ]

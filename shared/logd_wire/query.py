@@ -77,11 +77,14 @@ class FrameError(ValueError):
 class Answer:
     """The rows of one page, and the key to request the next page with (None: this was the last).
 
-    The key is to be passed unchanged: a number, a text, or a list of texts.
+    The key is to be passed unchanged: a number, a text, or a list of texts. The reports of events
+    also say up to which time they were searched, and why a single event is not there.
     """
 
     rows: list[Row] = field(default_factory=list)
     next: Any = None
+    searched_to_ns: int | None = None
+    removed: str | None = None
 
 
 def encode_frame(message: dict[str, Any], bytes_max: int = RESPONSE_BYTES_MAX) -> bytes:
@@ -214,7 +217,12 @@ class QueryClient:
                 str(response.get("error", "unknown")),
                 str(response.get("message", "refused without a reason")),
             )
-        return Answer(rows=response.get("rows", []), next=response.get("next"))
+        return Answer(
+            response.get("rows", []),
+            response.get("next"),
+            response.get("searched_to_ns"),
+            response.get("removed"),
+        )
 
     def _exchange(self, frame: bytes) -> dict[str, Any] | None:
         """Sends a request and returns its response, unless the breaker ends the wait."""

@@ -168,6 +168,41 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+# Each filter by itself and beside others: whom it names, is in no row of some answers.
+SEARCHES: list[dict[str, Any]] = [
+    {},
+    {"types": ["group_graded", "invited"]},
+    {"users": [U[1], U[4]]},
+    {"users": ["u9"], "about": U[2]},
+    {"about": U[7]},
+    {"about": "u9"},
+    {"about": U[2], "types": ["report_read"]},
+    {"props": [f"users={U[7]}"]},
+    {"props": [f"deep.user={U[8]}"]},
+    {"props": [f"params.users={U[2]}", f"params.users={U[3]}"]},
+    {"props": [f"users={U[6]}"]},
+    {"props": [f"users.{U[6]}=1"]},
+    {"props": ["quiz=rare", "score=0.37"]},
+    {"props": ["quiz=common"], "types": ["quiz_submitted"]},
+    {"text": U[7]},
+    {"text": U[6]},
+    {"text": "7"},
+    {"text": "U"},
+    {"text": "COMMON"},
+    {"text": "single", "users": [U[3]]},
+    {"type": "page_view", "user": U[4], "since_ns": DAY_NS, "until_ns": 102 * DAY_NS + 10**6},
+    {"since_ns": 100 * DAY_NS + 3, "until_ns": 101 * DAY_NS + 99},
+]
+QUESTIONS["events"] += [{**one, **page} for one in SEARCHES for page in ({}, {"limit": 1})]
+QUESTIONS["events_export"] = [
+    {**one, **page} for one in SEARCHES for page in ({}, {"limit": 2}, REMOVED)
+]
+QUESTIONS["event_counts"] = [
+    {**one, **by} for one in SEARCHES for by in ({}, {"by": "type"}, {"by": "day"})
+]
+QUESTIONS["event"] = [{"id": number} for number in (*range(1, 36), 10**6)]
+
+
 class Taken(dict[str, Any]):
     """The values of a question; notes which parameters a report looks for."""
 
@@ -200,6 +235,8 @@ def test_every_report_is_asked_with_each_of_its_parameters(
 NAMING: dict[str, set[str]] = {
     "completions": set(PERSONS),
     "events": set(PERSONS),
+    "event": set(PERSONS),
+    "events_export": set(PERSONS),
     "events_after": set(PERSONS),
     "timeline": set(PERSONS),
     "person_events": set(PERSONS),
@@ -214,8 +251,11 @@ KEYS = {
     "daily_activity": ("day",),
     "score_distribution": ("subject",),
     "completions": ("user", "subject"),
+    "event": ("ts_ns",),
     "events": ("ts_ns",),
     "events_after": ("ts_ns",),
+    "events_export": ("ts_ns",),
+    "event_counts": ("type", "day"),
     "timeline": ("ts_ns",),
     "quarantine": ("detected_ns",),
     "person_events": ("ts_ns",),
@@ -244,6 +284,16 @@ def unpaged(report: str, question: dict[str, Any]) -> dict[str, Any]:
     less = {name: value for name, value in question.items() if name not in PAGING}
     is_limited = any("limit" in asked for asked in QUESTIONS[report])
     return {**less, "limit": 200} if is_limited else less
+
+
+def elsewhere(report: str, question: dict[str, Any], here: Store, store: Store) -> dict[str, Any]:
+    """The question in a trail without a person, in which an event has another id."""
+    if report != "event":
+        return question
+    row = here.connection.execute("SELECT ts_ns FROM event WHERE id = ?", (question["id"],))
+    same = "SELECT max(id) FROM event WHERE ts_ns = ?"
+    (number,) = store.connection.execute(same, row.fetchone() or (0,)).fetchone()
+    return {"id": number or 10**6}
 
 
 def ask(store: Store, report: str, question: dict[str, Any]) -> tuple[Answer, Concerned | None]:
@@ -275,11 +325,19 @@ def test_whoever_a_figure_is_about_is_in_the_event_of_its_reading(
     for asked in QUESTIONS[report]:
         question = unpaged(report, asked)
         answer, concerned = ask(trails[None], report, question)
-        elsewhere = {
-            person: figures(report, ask(trails[person], report, question)[0]) for person in PERSONS
+        without_one = {
+            person: figures(
+                report,
+                ask(
+                    trails[person],
+                    report,
+                    elsewhere(report, question, trails[None], trails[person]),
+                )[0],
+            )
+            for person in PERSONS
         }
         about = {
-            key: {person for person in PERSONS if elsewhere[person].get(key) != rows}
+            key: {person for person in PERSONS if without_one[person].get(key) != rows}
             for key, rows in figures(report, answer).items()
         }
         if concerned is None:

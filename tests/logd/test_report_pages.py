@@ -11,6 +11,7 @@ import pytest
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.reports.event_queries import COMPLETIONS_MAX, DAYS_MAX, TYPES_MAX
+from logd.reports.event_search import EXPORT_ROWS_MAX
 from logd.reports.ledger_queries import CAUSES
 from logd.reports.parameters import PAGE_ROWS_MAX, BadParameter
 from logd.reports.readings import named_in_rows
@@ -47,6 +48,10 @@ def put_types(trail: Trail, count: int) -> None:
         " INSERT INTO event_type (name) SELECT 'type_' || n FROM n",
         (count,),
     )
+
+
+def put_types_of_events(trail: Trail, count: int) -> None:
+    trail.put(*((f"type_{number}", None, 1, {}) for number in range(count)))
 
 
 def put_losses(trail: Trail, count: int) -> None:
@@ -105,6 +110,9 @@ WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[
     "events_after": (
         put_events, PAGE_ROWS_MAX + MORE, ("id",), {"after_id": 0, "limit": PAGE_ROWS_MAX}
     ),
+    "events_export": (put_events, EXPORT_ROWS_MAX + MORE, ("id",), {}),
+    "event": (put_events, 1, ("id",), {"id": 1}),
+    "event_counts": (put_types_of_events, 500, ("type",), {}),
     "event_types": (put_types, TYPES_MAX + MORE, ("type",), {}),
     "person_events": (
         put_events, PAGE_ROWS_MAX + MORE, ("id",), {"user": "1", "limit": PAGE_ROWS_MAX}
@@ -125,7 +133,9 @@ WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[
     "removals": (put_jobs, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "quarantine": (put_quarantine, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
 }  # fmt: skip
-IN_ONE_PAGE = {"summary", "daily_activity", "verification", "trail_state"}
+IN_ONE_PAGE = {
+    *("summary", "daily_activity", "verification", "event", "event_counts", "trail_state")
+}
 
 
 def test_every_report_is_among_those_tried() -> None:

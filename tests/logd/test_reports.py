@@ -24,7 +24,7 @@ from logd.storage.store import Store
 from logd_wire.query import Answer
 from logd_wire.wire import Event, producer_seed
 
-BY_ID = {"timeline", "events", "losses", "quarantine", "copies", "removals"}
+BY_ID = {"timeline", "events", "events_export", "losses", "quarantine", "copies", "removals"}
 BY_ID |= {"person_events", "person_mentions", "person_readings"}
 
 

@@ -54,13 +54,17 @@ class Recorder(Parameters):
 REQUIRED: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 1, "until_day": 2},
     "timeline": {"user": "7"},
+    "event": {"id": 1},
     **{name: {"user": "7"} for name in registry.REPORTS if name.startswith("person_")},
 }
 # Computed columns, not in the database.
 ADDED = {
     name: ["time_in_doubt"]
-    for name in ("events", "events_after", "timeline", "person_events", "person_mentions")
-} | {"person_totals": ["kept_ns"]}
+    for name in (
+        *("event", "events", "events_after", "events_export", "timeline"),
+        *("person_events", "person_mentions"),
+    )
+} | {"person_totals": ["kept_ns"], "event_counts": ["type", "day", "events"]}
 # Their columns are made of the events found, not of one SELECT.
 _EVENT = ["id", "ts_ns", "stored_ns", "type"]
 MADE = {
@@ -121,7 +125,10 @@ WIDE: dict[str, dict[str, Any]] = {
     "timeline": {"user": "u"},
     **{name: {"user": "u"} for name in registry.REPORTS if name.startswith("person_")},
 }
-SEEN_AS_NIL = {"completions", "events", "events_after", "losses", "losses_by_cause", "quarantine"}
+SEEN_AS_NIL = {
+    *("completions", "event_counts", "events", "events_after", "events_export"),
+    *("losses", "losses_by_cause", "quarantine"),
+}
 
 
 @pytest.mark.parametrize("name", sorted(registry.REPORTS))
@@ -141,6 +148,7 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
         monkeypatch.setattr(sql, function, recording(getattr(sql, function)))
     parameters = Recorder(REQUIRED.get(name, {}))
     answer = registry.REPORTS[name].run(database, parameters)
+    columns = columns or list(answer.rows[0])
     columns = columns or list(answer.rows[0] if answer.rows else [])
     columns = MADE.get(name, columns + ADDED.get(name, []))
 
@@ -191,5 +199,5 @@ def test_a_request_has_the_keys_described() -> None:
     Client("/q").ask("summary")
     assert {plain(row["request"]) for row in requests} == set(sent[0])
     assert {plain(row["response"]) for row in responses} == {
-        "ok", "rows", "next", "error", "message"
+        "ok", "rows", "next", "searched_to_ns", "removed", "error", "message"
     }  # fmt: skip
