@@ -182,6 +182,39 @@ def test_an_answer_that_comes_twice_is_shown_once_and_a_replaced_trail_ends_the_
     check_sums(state, attempted=accepted, accepted=accepted)
 
 
+def test_a_page_that_nobody_looks_at_asks_for_nothing_and_then_shows_all(
+    instance: Instance, chromium: Browser, site: ClassroomSite
+) -> None:
+    page = log_in(chromium, site.address, ("auditor", PASSWORD))
+    page.add_init_script(
+        "Object.defineProperty(document, 'hidden', {get: () => window.shown !== true})"
+    )
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    def turn(shown: str) -> None:
+        page.evaluate(f"window.shown = {shown}")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    page.goto("/audit/live")
+    with contextlib.closing(Client(instance.socket)) as client:
+        for number in (1, 2):
+            page.wait_for_timeout(3000)
+            assert not [url for url in asked if "/stream" in url]
+            assert client.emit("essay_read", user="11", props={"n": number}, durable=True)
+            turn("true")
+            newest(page, number)
+            turn("false")
+            page.wait_for_timeout(500)
+            asked.clear()
+        assert client.stats()["accepted"] == 2
+    page.context.close()
+    site.kill()
+    state = instance.settle()
+    accepted = sum(check_streams(instance.events()).values()) - state["own"]
+    check_sums(state, attempted=accepted, accepted=accepted)
+
+
 def test_after_a_logout_elsewhere_the_page_says_so_and_asks_no_more(
     instance: Instance, chromium: Browser, site: ClassroomSite
 ) -> None:
