@@ -30,9 +30,10 @@ from tests.webapp.conftest import (
 )
 from tests.webapp.fake_reports import FakeReports
 from webapp.classroom.model import data_requests, personal_rows, work
-from webapp.classroom.model.accounts import find_user
+from webapp.classroom.model.accounts import Role, User, find_user
 from webapp.classroom.model.catalogue import list_quizzes
-from webapp.classroom.present import my_data_file, reading_texts
+from webapp.classroom.model.my_data import Reading
+from webapp.classroom.present import my_data_file, my_data_texts, reading_texts
 from webapp.classroom.views import my_data
 
 LISTS = ("/my-data/", "/my-data/entries", "/my-data/mentions", "/my-data/readings")
@@ -191,7 +192,7 @@ def test_every_reading_by_others_is_on_the_page_with_name_and_role(
     browser.log_in("student")
     for page in ("/my-data/", "/my-data/readings"):
         text = " ".join(browser.get(page).text.split())
-        assert "Ada Brandt (teacher) looked at one person&#39;s activity, entry by entry" in text
+        assert "Ada Brandt (teacher) looked at your activity, entry by entry" in text
         assert "Ada Brandt (teacher) looked at who has finished which tasks and quizzes" in text
         assert "Ruth Keller (auditor) looked at data that the log refused" in text
         assert "administrator, or a program on the server looked at" in text
@@ -337,6 +338,33 @@ def test_each_report_about_persons_has_words() -> None:
     assert not missing, "add them to webapp/classroom/present/reading_texts.py"
     told = reading_texts.describe_report("report_read", "of a newer <logd>\u202e")
     assert told == "the report “of a newer <logd>\ufffd”"
+
+
+def test_readings_of_a_kind_are_one_line_a_day_with_all_their_minutes() -> None:
+    """Who looked is shown with each time: the teacher's page asks for several reports at once."""
+
+    def reading(number: int, minutes: int, report: str, reader: str | None = "21") -> Reading:
+        ts_ns = 100 * DAY_NS + minutes * 60 * NS
+        return Reading(number, ts_ns, "report_read", reader, True, False, {"report": report})
+
+    people = {"21": User(21, "t", "Ada", Role.TEACHER)}
+    lines = my_data_texts.reading_lines(
+        [
+            reading(9, 125, "timeline"), reading(8, 125, "completions"), reading(7, 64, "timeline"),
+            reading(6, 64, "timeline"), reading(5, 3, "timeline"), reading(4, 3, "timeline", "99"),
+            reading(3, 2, "timeline", None), reading(2, -1, "timeline"),
+        ],
+        people,
+    )  # fmt: skip
+    assert [(line.who.split(" (")[0][:10], line.what[:13], line.before) for line in lines] == [
+        ("Ada", "your activity", ["01:04", "00:03"]),
+        ("Ada", "who has finis", []),
+        ("An account", "your activity", []),
+        ("The server", "your activity", []),
+        ("Ada", "your activity", []),
+    ]
+    (line,) = my_data_texts.reading_lines([reading(n, n, "timeline") for n in range(30, 0, -1)], {})
+    assert (len(line.before), line.more) == (10, 19)
 
 
 # The site's tables.
