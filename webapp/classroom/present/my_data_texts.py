@@ -37,6 +37,8 @@ _TABLES = {
     "users": ("Your account: login name, name and role", "Your account"),
     "completions": ("completed task", "completed tasks"),
     "attempts": ("quiz attempt with its answers", "quiz attempts with their answers"),
+    "quiz_drafts": ("quiz that you have begun, with your answers", "quizzes that you have begun"),
+    "saved_searches": ("saved search", "saved searches"),
     "data_requests": ("request about your data", "requests about your data"),
 }
 
