@@ -32,7 +32,14 @@ def may_have(user: str) -> MayHave:
     forms = _text_forms(wanted.encode()) | _whole_forms(wanted)
     if number is not None:
         forms |= _float_forms(number)
-    return lambda props: any(form in props for form in forms)
+
+    def check(props: bytes) -> bool:
+        for form in forms:  # noqa: SIM110 - a generator would take three times as long
+            if form in props:
+                return True
+        return False
+
+    return check
 
 
 def _text_forms(text: bytes) -> set[bytes]:

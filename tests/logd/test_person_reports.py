@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from logd.batch import Batch
@@ -114,6 +114,7 @@ def test_the_reports_have_all_that_logd_person_prints(planted: Planted, person: 
         made = [[r[name] for name in sorted(names)] for r in rollups if r["kind"] == kind]
         assert sorted(made, key=repr) == sorted(shown_rows, key=repr)
     assert sum(row["events"] for row in totals) == len(events)
+    assert {row["user"] for row in mentions} == {None, "(another)"}
     text = json.dumps([events, mentions, [{**row, "reader": None} for row in read]])
     assert not any(json.dumps(user)[1:-1] in text for user in USERS[other])
     planted.check_sums()
@@ -288,6 +289,10 @@ USER = st.text(st.sampled_from("70.-eK;é\u0301\u212a\u037e\u1fef"), min_size=1,
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
 )
 @given(st.sets(USER, max_size=12), USER, st.integers(1, 4))
+@example({"\u212a", "K", "k"}, "K", 1)
+@example({"\u212a1"}, "K1", 1)
+@example({"7", "7.0", "7.00", "7.", "70", "07.0"}, "7.0", 1)
+@example({"e\u0301", "é", "e"}, "é", 1)
 def test_all_spellings_of_an_id_are_found_and_no_other(
     trail: Trail, users: set[str], wanted: str, page_rows: int
 ) -> None:

@@ -122,6 +122,17 @@ def test_a_request_that_cannot_be_sent_says_why_and_keeps_the_text(
     assert ask(student, longest).status_code == 302, "a line end counts as one character"
 
 
+def test_the_page_of_requests_is_bounded(
+    app: Flask, auditor: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_requests, "SHOWN_MAX", 2)
+    for user_id in (STUDENT, OTHER_STUDENT, TEACHER):
+        do_work(app, user_id)
+    text = auditor.get(AUDIT).text
+    assert "Open: 3" in text and "The oldest 2 are shown" in text
+    assert text.count("<article") == 2 and "Ada Brandt" not in text
+
+
 @pytest.mark.parametrize(
     ("form", "why"),
     [
@@ -181,12 +192,24 @@ def test_an_account_is_erased_with_all_its_rows_and_no_other_is(
     assert auditor is not None
     kept = {user_id: site_rows(app, user_id) for user_id in others}
     browser.log_in("student")
+    with db.transaction() as connection:  # of other modules, which refer to one another
+        connection.execute(
+            "CREATE TABLE a_note (user_id INTEGER, attempt INTEGER REFERENCES attempts (id))"
+        )
+        connection.execute("INSERT INTO a_note SELECT user_id, id FROM attempts")
+        connection.execute("CREATE TABLE z_note (id INTEGER PRIMARY KEY, user_id INTEGER)")
+        connection.execute("INSERT INTO z_note SELECT id, user_id FROM attempts")
+        connection.execute("CREATE TABLE m_note (user_id INTEGER, z REFERENCES z_note (id))")
+        connection.execute("INSERT INTO m_note SELECT user_id, id FROM z_note")
     assert forget(app, str(STUDENT), typed="n\n").exit_code == 1
     assert all(site_rows(app, STUDENT).values())
     done = forget(app, str(STUDENT), typed="y\n")
     assert done.exit_code == 0, done.output
-    assert "student student (Noor Haddad), id 11. Rows: 1 of users, 1 of attempts" in done.output
-    assert f"Erased 4 rows. Now run: logd forget {STUDENT}" in done.output
+    assert (
+        "student student (Noor Haddad), id 11. Rows: 1 of users, 1 of a_note, 1 of attempts"
+        in done.output
+    )
+    assert f"Erased 7 rows. Now run: logd forget {STUDENT}" in done.output
     assert not any(site_rows(app, STUDENT).values())
     assert {user_id: site_rows(app, user_id) for user_id in others} == kept
     assert browser.get(PAGE).status_code == 302, "the session ends"

@@ -11,7 +11,7 @@ from webapp.classroom.model.accounts import User
 from webapp.classroom.store.db import Database
 
 TEXT_CHARS_MAX = 2000
-ANSWERED_SHOWN_MAX = 50
+SHOWN_MAX = 50  # of an account's requests, and of all open or answered ones
 
 
 class Kind(StrEnum):
@@ -87,8 +87,13 @@ def requests_of(db: Database, user: User) -> list[DataRequest]:
 
 
 def open_requests(db: Database) -> list[DataRequest]:
-    """Returns the requests without an answer, the oldest first."""
-    return _requests(db, "r.answered_ns IS NULL", order="r.id", limit=-1)
+    """Returns the oldest requests without an answer, the oldest first."""
+    return _requests(db, "r.answered_ns IS NULL", order="r.id")
+
+
+def count_open(db: Database) -> int:
+    row = db.connection().execute("SELECT count(*) FROM data_requests WHERE answered_ns IS NULL")
+    return int(row.fetchone()[0])
 
 
 def answered_requests(db: Database) -> list[DataRequest]:
@@ -101,10 +106,9 @@ def _requests(
     condition: str,
     *values: object,
     order: str = "r.id DESC",
-    limit: int = ANSWERED_SHOWN_MAX,
 ) -> list[DataRequest]:
     rows = db.connection().execute(
-        f"{_SELECT} WHERE {condition} ORDER BY {order} LIMIT ?", (*values, limit)
+        f"{_SELECT} WHERE {condition} ORDER BY {order} LIMIT ?", (*values, SHOWN_MAX)
     )
     return [
         DataRequest(

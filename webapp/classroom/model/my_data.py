@@ -102,10 +102,12 @@ class MyData:
         return Page(found, before_id)
 
     @or_unavailable
-    def readings(self, by: str, before_id: int | None, limit: int) -> Page[Reading]:
+    def readings(
+        self, by: str, before_id: int | None, limit: int, parts_max: int = PARTS_MAX
+    ) -> Page[Reading]:
         """Returns a page of readings by "others", by "self" or by "anyone"."""
         found: list[Reading] = []
-        for _ in range(PARTS_MAX):
+        for _ in range(parts_max):
             answer = self.reports.ask(
                 "person_readings",
                 user=self._user,

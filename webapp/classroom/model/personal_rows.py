@@ -28,6 +28,7 @@ NOT_PERSONAL = {
     "trail_erasures": "how many events the trail had erased at the last comparison",
     "erased_accounts": "numbers of erased accounts, so that no other account gets them",
     "migrations": "the versions of this database",
+    "trail_erasures": "how many erasures the log has had, of nobody by name",
 }
 
 
@@ -81,6 +82,8 @@ def erase_account(connection: Connection, user_id: int, now_ns: int) -> dict[str
     The account's number is kept, so that no later account gets it: what the activity log or a
     backup still holds under it would be taken for the new one's.
     """
+    # Tables may refer to one another, in any order.
+    connection.execute("PRAGMA defer_foreign_keys = ON")
     erased = {}
     for table, column in REFERENCES:
         connection.execute(
@@ -99,19 +102,32 @@ def erase_account(connection: Connection, user_id: int, now_ns: int) -> dict[str
 def _rows(
     db: Database, table: str, column: str, user_id: int, shown: str
 ) -> Iterator[dict[str, Any]]:
-    after = 0
+    """Yields rows in the order of the table's key, a page at a time."""
+    keys = _key(db.connection(), table)
+    key = ", ".join(keys)
+    # The key again under other names, since `shown` may have its columns or not.
+    named = ", ".join(f"{name} AS key_{at}" for at, name in enumerate(keys))
+    past, values = "1", list[Any]()
     while (
         found := db.connection()
         .execute(
-            f"SELECT rowid AS row_number, {shown} FROM {table}"  # noqa: S608 - names of the schema
-            f" WHERE {column} = ? AND rowid > ? ORDER BY rowid LIMIT ?",
-            (user_id, after, PAGE_ROWS),
+            f"SELECT {named}, {shown} FROM {table}"  # noqa: S608 - names of the schema
+            f" WHERE {column} = ? AND {past} ORDER BY {key} LIMIT ?",
+            (user_id, *values, PAGE_ROWS),
         )
         .fetchall()
     ):
         for row in found:
-            yield {name: row[name] for name in row.keys()[1:]}
-        after = found[-1]["row_number"]
+            yield {name: row[name] for name in row.keys()[len(keys) :]}
+        values = list(found[-1])[: len(keys)]
+        past = f"({key}) > ({', '.join('?' * len(keys))})"
+
+
+def _key(connection: Connection, table: str) -> list[str]:
+    """Returns the columns of a table's primary key, or its rowid."""
+    columns = connection.execute(f"PRAGMA table_info ({table})").fetchall()
+    keys = sorted((row["pk"], row["name"]) for row in columns if row["pk"])
+    return [name for _, name in keys] or ["rowid"]
 
 
 def _tables(connection: Connection) -> list[str]:

@@ -52,6 +52,11 @@ def iso(ts_ns: int) -> str:
     return _datetime(ts_ns).isoformat(sep="T", timespec="milliseconds").replace("+00:00", "Z")
 
 
+def minute(ts_ns: int) -> str:
+    """Formats the time of day, in UTC."""
+    return f"{_datetime(ts_ns):%H:%M}"
+
+
 def day(number: int) -> str:
     """Formats a day, counted from 1970."""
     return f"{_datetime(number * 86_400 * 10**9):%-d %b %Y}"

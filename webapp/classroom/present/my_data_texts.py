@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 
 from webapp.classroom.model.accounts import User
 from webapp.classroom.model.my_data import Reading
-from webapp.classroom.present.filters import readable
+from webapp.classroom.present.filters import minute, readable
 from webapp.classroom.present.reading_texts import describe_report
 
 DAY_NS = 86_400_000_000_000
+MINUTES_SHOWN = 10
 
 # The kinds of entries of a person, each as what the person did.
 _KINDS = {
@@ -37,8 +37,9 @@ _TABLES = {
     "users": ("Your account: login name, name and role", "Your account"),
     "completions": ("completed task", "completed tasks"),
     "attempts": ("quiz attempt with its answers", "quiz attempts with their answers"),
-    "quiz_drafts": ("quiz not handed in yet, with its answers", "quizzes not handed in yet"),
-    "trail_entries": ("note that work is in the log", "notes that work is in the log"),
+    "quiz_drafts": ("quiz that you have begun, with your answers", "quizzes that you have begun"),
+    "trail_entries": ("note that work of yours is in the log", "notes that work is in the log"),
+    "saved_searches": ("saved search", "saved searches"),
     "data_requests": ("request about your data", "requests about your data"),
 }
 
@@ -71,23 +72,32 @@ def rows_of_table(table: str, count: int) -> str | None:
 
 @dataclass(frozen=True)
 class ReadingLine:
-    """Readings one after the other of the same kind by the same reader on one day."""
+    """Readings of the same kind by the same reader on one day, at the latest of their times.
+
+    `before` has the other minutes of that day, `more` how many of them are left out.
+    """
 
     ts_ns: int
     who: str
     what: str
     named: bool
-    times: int
+    before: list[str]
+    more: int
 
 
 def reading_lines(readings: Iterable[Reading], people: Mapping[str, User]) -> list[ReadingLine]:
-    """Describes readings; the latest one of a group has its time, and the group its number."""
+    """Describes readings, the latest first; those of one kind and day are one line."""
+    groups: dict[object, list[Reading]] = {}
+    for reading in readings:
+        groups.setdefault(_same(reading), []).append(reading)
     lines = []
-    for _key, group in groupby(readings, _same):
-        some: Sequence[Reading] = list(group)
+    for some in groups.values():
         first = some[0]
-        what = describe_report(first.type, first.report)
-        lines.append(ReadingLine(first.ts_ns, _reader(first, people), what, first.named, len(some)))
+        what = describe_report(first.type, first.report, about_you=first.named)
+        minutes = list(dict.fromkeys(minute(reading.ts_ns) for reading in some))[1:]
+        shown = minutes[:MINUTES_SHOWN]
+        who, more = _reader(first, people), len(minutes) - len(shown)
+        lines.append(ReadingLine(first.ts_ns, who, what, first.named, shown, more))
     return lines
 
 

@@ -31,6 +31,7 @@ def _page(wrong_id: int | None = None, error: str = "", text: str = "") -> str:
     return render_template(
         "data_requests.html",
         open=data_requests.open_requests(db),
+        open_count=data_requests.count_open(db),
         answered=data_requests.answered_requests(db),
         outcomes=list(Outcome),
         wrong_id=wrong_id,

@@ -40,7 +40,8 @@ from webapp.classroom.views.lookup import key_argument
 blueprint = Blueprint("my_data", __name__, url_prefix="/my-data")
 
 UNPROCESSABLE = 422
-READINGS_SHOWN = 10
+# The latest readings are looked at, in one search of the log, and shown in few lines.
+READINGS_OF_OVERVIEW, LINES_OF_OVERVIEW = 50, 8
 READINGS_OF_PAGE = 100
 BUSY_S = 60
 # One download at a time in each worker process: a large one takes minutes, and the other threads
@@ -57,14 +58,14 @@ def overview() -> str:
 def _overview(text: str = "", error: str | None = None, kind: str = "") -> str:
     db, user = get_db(), current_account()
     mine = my_data_for(user)
-    readings = mine.readings("others", None, READINGS_SHOWN)
+    readings = mine.readings("others", None, READINGS_OF_OVERVIEW, parts_max=1)
     counts = personal_rows.counts_about(db, user)
     rows = (my_data_texts.rows_of_table(table, count) for table, count in counts.items())
     return render_template(
         "my_data.html",
         totals=mine.totals(),
         readings=readings,
-        lines=_lines(readings),
+        lines=_lines(readings)[:LINES_OF_OVERVIEW],
         copies=mine.copies(),
         site_rows=[row for row in rows if row is not None],
         requests=data_requests.requests_of(db, user),
