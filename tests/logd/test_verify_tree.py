@@ -122,7 +122,7 @@ def also_by_parts() -> Iterator[Any]:
             yield pytest.param(*pair, True, marks=pytest.mark.long(minutes=0.01))
 
 
-@pytest.mark.parametrize(("sql", "expected", "by_parts"), also_by_parts())
+@pytest.mark.parametrize(("sql", "expected", "by_parts"), list(also_by_parts()))
 def test_each_tampering_is_found_and_named(
     sql: str, expected: str, by_parts: bool, stored: Instance
 ) -> None:
