@@ -89,4 +89,17 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX login_hits_expiry ON login_hits (expires_s);
         """,
     ),
+    (
+        "saved searches",
+        """
+        CREATE TABLE saved_searches (
+            id INTEGER PRIMARY KEY,
+            user_id INTEGER NOT NULL REFERENCES users (id),
+            name TEXT NOT NULL,
+            query TEXT NOT NULL,  -- the address after its question mark
+            saved_ns INTEGER NOT NULL,
+            UNIQUE (user_id, name)
+        ) STRICT;
+        """,
+    ),
 )
