@@ -254,7 +254,8 @@ def _plain(value: float) -> str:
 def _padded(value: float) -> str:
     """Formats a value for the end of a horizontal bar, padded since pygal centres it there."""
     figure = _plain(value)
-    return "\N{NO-BREAK SPACE}" * len(figure) + figure
+    # Such a space is half as wide as a digit.
+    return "\N{NO-BREAK SPACE}" * (2 * len(figure)) + figure
 
 
 def _without_scripts(root: Any) -> Any:

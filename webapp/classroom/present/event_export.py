@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -17,6 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from logd_wire.query import Row
@@ -28,8 +30,7 @@ INCOMPLETE = "EXPORT INCOMPLETE"
 
 _EPOCH = datetime(1970, 1, 1)
 _SECOND_NS = 10**9
-_CSV_END = "\n"
-_SPREADSHEET_END = "\r\n"
+_CSV_END = "\r\n"
 _NOT_ASCII = re.compile("[\x7f-\U0010ffff]")
 _SPACE = "Zs"
 # The beginnings of cells; a semicolon separates cells in some countries.
@@ -43,18 +44,19 @@ _NUMBER_OF_OTHERS = re.compile(r"\s*(?:0[0-9]|[0-9]{16}|[0-9]+(?:\.[0-9]*)?[eE][
 
 def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
     """Yields RFC 4180 lines with a header; `props` are JSON."""
-    yield _csv_line(COLUMNS, _CSV_END)
-    for row in rows:
-        yield _csv_line(_csv_values(row), _CSV_END)
+    yield from _csv_lines(itertools.chain([COLUMNS], map(_csv_values, rows)), "\n")
 
 
 def spreadsheet_lines(rows: Iterable[Row]) -> Iterator[str]:
     """Yields CSV for a spreadsheet, with times as text and without formulas."""
-    yield BYTE_ORDER_MARK + _csv_line(SPREADSHEET_COLUMNS, _SPREADSHEET_END)
-    for row in rows:
-        number, _ts_ns, _stored_ns, *others = _csv_values(row)
-        times = iso_time(row["ts_ns"]), iso_time(row["stored_ns"])
-        yield _csv_line([number, *times, *map(spreadsheet_cell, others)], _SPREADSHEET_END)
+    yield BYTE_ORDER_MARK
+    yield from _csv_lines(itertools.chain([SPREADSHEET_COLUMNS], map(_cells, rows)), _CSV_END)
+
+
+def _cells(row: Row) -> list[object]:
+    number, _ts_ns, _stored_ns, *others = _csv_values(row)
+    times = iso_time(row["ts_ns"]), iso_time(row["stored_ns"])
+    return [number, *times, *map(spreadsheet_cell, others)]
 
 
 def json_lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -69,7 +71,7 @@ def json_lines(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def _incomplete_cell(message: str) -> str:
-    return _csv_line([spreadsheet_cell(f"{INCOMPLETE}: {message}")], _SPREADSHEET_END)
+    return "".join(_csv_lines([[spreadsheet_cell(f"{INCOMPLETE}: {message}")]], _CSV_END))
 
 
 def _incomplete_object(message: str) -> str:
@@ -80,6 +82,7 @@ def _incomplete_object(message: str) -> str:
 class Format:
     """A format of downloads; `incomplete` makes the last line of one that had to stop."""
 
+    key: str
     name: str
     lines: Callable[[Iterable[Row]], Iterator[str]]
     incomplete: Callable[[str], str]
@@ -88,11 +91,21 @@ class Format:
 
 
 FORMATS = {
-    "csv": Format("CSV", csv_lines, _incomplete_cell, "csv", "text/csv"),
-    "spreadsheet": Format(
-        "CSV for spreadsheets", spreadsheet_lines, _incomplete_cell, "csv", "text/csv"
-    ),
-    "jsonl": Format("JSON lines", json_lines, _incomplete_object, "jsonl", "application/x-ndjson"),
+    one.key: one
+    for one in (
+        Format("csv", "CSV", csv_lines, _incomplete_cell, "csv", "text/csv"),
+        Format(
+            "spreadsheet",
+            "CSV for spreadsheets",
+            spreadsheet_lines,
+            _incomplete_cell,
+            "csv",
+            "text/csv",
+        ),
+        Format(
+            "jsonl", "JSON lines", json_lines, _incomplete_object, "jsonl", "application/x-ndjson"
+        ),
+    )
 }
 
 
@@ -111,8 +124,13 @@ def spreadsheet_cell(value: object) -> object:
 def iso_time(ts_ns: int) -> str:
     """Formats nanoseconds since 1970 as ISO 8601 in UTC, to the nanosecond."""
     seconds, rest_ns = divmod(ts_ns, _SECOND_NS)
-    moment = _EPOCH + timedelta(seconds=seconds)
-    return f"{moment.isoformat(timespec='seconds')}.{rest_ns:09d}Z"
+    hours, rest_s = divmod(seconds, 3600)
+    return f"{_iso_hour(hours)}:{rest_s // 60:02d}:{rest_s % 60:02d}.{rest_ns:09d}Z"
+
+
+@lru_cache(maxsize=64)  # cached, since most neighbouring events are of the same hour
+def _iso_hour(hours: int) -> str:
+    return (_EPOCH + timedelta(hours=hours)).isoformat(timespec="hours")
 
 
 def printable(text: str) -> str:
@@ -126,9 +144,23 @@ def printable(text: str) -> str:
 
 def to_json(value: object, indent: int | None = None) -> str:
     """Returns valid JSON for any stored value, in which no character controls or reverses text."""
-    separators = (",", ":") if indent is None else (",", ": ")
-    text = json.dumps(_json_value(value), ensure_ascii=False, indent=indent, separators=separators)
-    return text if text.isprintable() else _NOT_ASCII.sub(_json_char, text)
+    try:
+        text = _encode(value) if indent is None else _in_lines(value, indent)
+    except (ValueError, TypeError):  # a value that JSON cannot express, which is rare
+        value = _json_value(value)
+        text = _encode(value) if indent is None else _in_lines(value, indent)
+    if (text.isascii() and "\x7f" not in text) or text.isprintable():
+        return text
+    return _NOT_ASCII.sub(_json_char, text)
+
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+
+
+def _in_lines(value: object, indent: int) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def _json_char(found: re.Match[str]) -> str:
@@ -155,8 +187,12 @@ def _csv_values(row: Row) -> list[Any]:
     return [to_json(row[name]) if name == "props" else row[name] for name in COLUMNS]
 
 
-def _csv_line(values: Iterable[object], end: str) -> str:
+def _csv_lines(values: Iterable[Iterable[object]], end: str) -> Iterator[str]:
     out = io.StringIO()
     # The writer quotes CR and LF only if they are in its line end, and an id may contain them.
-    csv.writer(out, lineterminator=_SPREADSHEET_END).writerow(values)
-    return out.getvalue().removesuffix(_SPREADSHEET_END) + end
+    writer = csv.writer(out, lineterminator=_CSV_END)
+    for row in values:
+        out.seek(0)
+        out.truncate()
+        writer.writerow(row)
+        yield out.getvalue().removesuffix(_CSV_END) + end

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from webapp.classroom.present.event_address import METHODS, EventAddress
+from webapp.classroom.present.event_address import METHODS
 from webapp.classroom.present.filters import LIST_ITEMS_MAX, readable
 from webapp.classroom.present.request_texts import page_names
 
@@ -18,6 +19,10 @@ from webapp.classroom.present.request_texts import page_names
 LISTED_MAX = 40
 # The most on the event's own page, which shows all of them as JSON too.
 SHOWN_MAX = 1000
+_PERSONS = frozenset(
+    ("user", "login", "actor", "switchedto", "person", "student", "pupil", "teacher", "member",
+     "author", "owner")
+)  # fmt: skip
 # A longer value is shown, but is no filter.
 FILTER_CHARS_MAX = 200
 
@@ -30,6 +35,7 @@ class Value:
     text: str
     filter: tuple[str, str] | None = None
     repeats: bool = False  # a further item of the list with this path
+    person: str | None = None  # the user id, where the property's name says that it is one
 
 
 def listed(props: Mapping[str, Any]) -> list[Value]:
@@ -54,8 +60,8 @@ def narrowing(path: str, text: str) -> tuple[str, str] | None:
     wanted = f"{path}={text}"
     # A form's field keeps neither control characters nor the spaces around a text.
     is_typed = wanted == wanted.strip() and not any(map(_is_control, wanted))
-    is_split_there = path and "=" not in path
-    return ("prop", wanted) if is_typed and is_split_there and _is_short(wanted) else None
+    is_named = path.partition("=")[0].strip()
+    return ("prop", wanted) if is_typed and is_named and _is_short(wanted) else None
 
 
 def filter_text(value: Any) -> str | None:
@@ -67,12 +73,10 @@ def filter_text(value: Any) -> str | None:
     return json.dumps(value) if isinstance(value, int | float | None) else None
 
 
-def address_of(value: Value, here: EventAddress) -> EventAddress | None:
-    """Returns the filters of `here` narrowed by the value, if there can be such an address."""
-    if value.filter is None:
-        return None
-    narrowed = here.narrowed(*value.filter)
-    return narrowed if narrowed.fits else None
+def names_person(path: str) -> bool:
+    """Whether a property of this name holds user ids, by logd's own rule for its default names."""
+    plain = re.sub("[_. -]", "", path.rpartition(".")[2]).casefold()
+    return any(plain.removesuffix(end) in _PERSONS for end in ("", "s", "id", "ids"))
 
 
 def _values(
@@ -89,12 +93,17 @@ def _of(path: str, value: Any, items_max: int, text: Callable[[Any], str]) -> It
     elif isinstance(value, list) and value:
         found = (part for item in value for part in _of(path, item, items_max, text))
         for at, part in enumerate(islice(found, items_max)):
-            yield Value(part.path, part.text, part.filter, repeats=at > 0 or part.repeats)
+            yield replace(part, repeats=at > 0 or part.repeats)
         if len(value) > items_max:
             yield Value(path, f"and {len(value) - items_max:,} more", repeats=True)
     else:
         named = filter_text(value)
-        yield Value(path, text(value), None if named is None else narrowing(path, named))
+        yield Value(
+            path,
+            text(value),
+            None if named is None else narrowing(path, named),
+            person=named if names_person(path) else None,
+        )
 
 
 def _cut(values: Iterator[Value], most: int) -> list[Value]:

@@ -60,8 +60,27 @@ def describe_event(event: Event, titles: Mapping[str, str]) -> str:
             if props.get("outcome") == "stored":
                 return f"The entry is confirmed: {what}"
             return f"The entry can no longer be confirmed: {what}"
+        case "report_read":
+            return f"Read the report “{readable(props.get('report'))}”{_about(props)}"
         case other:
             return _name_of_type(other)
+
+
+def _about(props: Mapping[str, Any]) -> str:
+    """Names whom a reading was about: the one person, or how many."""
+    params = props.get("params")
+    named = [props.get("users")]
+    if isinstance(params, Mapping):
+        named += [params.get("users"), params.get("user")]
+    found = {readable(user) for users in named for user in _as_list(users)}
+    if len(found) == 1:
+        return f" about #{found.pop()}"
+    more = " or more" if props.get("everyone") is True or props.get("parts") else ""
+    return f" about {len(found):,} persons{more}" if found else ""
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _name_of_type(event_type: Any) -> str:

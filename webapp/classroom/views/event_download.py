@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from logging import Logger
 
-from flask import Response, current_app, stream_with_context
+from flask import Response, current_app
 
 from logd_wire.query import Row
 from webapp.classroom.extensions import activity
@@ -25,7 +26,24 @@ CHUNK_CHARS = 64 * 1024
 EXPORTS_MAX = 2
 EXPORT_S_MAX = 3600.0
 
-_running = threading.BoundedSemaphore(EXPORTS_MAX)
+_EXTENSION = "classroom_exports"
+
+
+class _Place:
+    """One of the places for exports, in this process and app."""
+
+    def __init__(self) -> None:
+        places = threading.BoundedSemaphore(EXPORTS_MAX)
+        self._places = current_app.extensions.setdefault(_EXTENSION, places)
+        self._held = self._places.acquire(blocking=False)
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def free(self) -> None:
+        if self._held:
+            self._held = False
+            self._places.release()
 
 
 def download(
@@ -35,44 +53,54 @@ def download(
 
     `open_rows` is called once the export may run, since what it reads is recorded.
     """
-    if not _running.acquire(blocking=False):
+    place = _Place()
+    if not place:
         return Unavailable("Other exports are running. Try again when they have ended.")
     try:
         rows = open_rows()
         if isinstance(rows, Unavailable):
-            _running.release()
+            place.free()
             return rows
-        response = Response(
-            stream_with_context(_logged(form, rows, reader)), mimetype=form.mimetype
-        )
+        response = Response(_logged(form, rows, reader), mimetype=form.mimetype)
     except BaseException:
-        _running.release()
+        place.free()
         raise
     # Called at the end of every response, also of one that was never begun.
-    response.call_on_close(_running.release)
+    response.call_on_close(place.free)
     name = f"events-{datetime.now(UTC):%Y-%m-%dT%H%MZ}.{form.suffix}"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
 
 def _logged(form: Format, rows: Iterable[Row], reader: User) -> Iterator[bytes]:
-    """Yields the file, and logs how many events were sent and whether these were all."""
+    """Returns the file, and logs at its end how many events were sent and whether these were all.
+
+    The file is sent after the request's context has ended, so what it needs is taken here.
+    """
+    app = current_app._get_current_object()  # type: ignore[attr-defined] # a LocalProxy's
+    request_id = activity.request_id
     counted = _Counted(rows)
-    complete = False
-    try:
-        yield from _chunks(form, counted)
-        complete = True
-    finally:
-        activity.log(
-            "events_exported",
-            user=reader,
-            format=form.suffix,
-            events=counted.events,
-            complete=complete,
-        )
+
+    def body() -> Iterator[bytes]:
+        complete = False
+        try:
+            yield from _chunks(form, counted, app.logger)
+            complete = True
+        finally:
+            with app.app_context():
+                activity.log(
+                    "events_exported",
+                    user=reader,
+                    format=form.key,
+                    events=counted.events,
+                    complete=complete,
+                    request_id=request_id,
+                )
+
+    return body()
 
 
-def _chunks(form: Format, rows: Iterable[Row]) -> Iterator[bytes]:
+def _chunks(form: Format, rows: Iterable[Row], logger: Logger) -> Iterator[bytes]:
     pending: list[str] = []
     chars = 0
     try:
@@ -83,12 +111,9 @@ def _chunks(form: Format, rows: Iterable[Row]) -> Iterator[bytes]:
                 yield "".join(pending).encode()
                 pending, chars = [], 0
     except (ExportStopped, LookupError, TypeError, ValueError) as error:
-        current_app.logger.warning("export stopped: %r", error)
-        why = (
-            str(error)
-            if isinstance(error, ExportStopped)
-            else "logd's answer does not fit this version of the site"
-        )
+        logger.warning("export stopped: %r", error)
+        is_told = isinstance(error, ExportStopped)
+        why = str(error) if is_told else "logd's answer does not fit this version of the site"
         yield "".join([*pending, form.incomplete(why)]).encode()
         # Ends the transfer without its last chunk.
         raise ExportStopped(why) from error

@@ -62,6 +62,10 @@ class Search:
     def about(self, key: str) -> str | None:
         return self.narrowed("about", self.people.text_for(key))
 
+    def about_value(self, value: event_values.Value) -> str | None:
+        """Returns the address about the person whom a value names, if it is an account."""
+        return self.about(value.person) if value.person in self.people.by_key else None
+
     def by_value(self, value: event_values.Value) -> str | None:
         return None if value.filter is None else self.narrowed(*value.filter)
 
