@@ -6,7 +6,6 @@ import csv
 import html
 import io
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,13 +35,13 @@ PROPS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def site(instance: Instance, make_app: MakeApp) -> Iterator[Flask]:
+def site(instance: Instance, make_app: MakeApp) -> Flask:
     app = make_app(
         ACTIVITY_QUERY_SOCKET=str(instance.directory / "query.sock"), ACTIVITY_QUERY_TIMEOUT_S=20.0
     )
     fill(app)
     instance.start()
-    yield app
+    return app
 
 
 def emit(instance: Instance, count: int = len(PROPS)) -> None:
