@@ -510,5 +510,17 @@ def test_a_reading_says_about_whom() -> None:
     assert told(report="x", params=[1], users=7) == "Read the report “x” about #7"
 
 
+@pytest.mark.parametrize(
+    ("props", "told"),
+    [
+        ({"events": 1234, "complete": True}, "Exported 1,234 events"),
+        ({"events": 7, "complete": False}, "Exported 7 events, and the file is not complete"),
+        ({"events": "x"}, "Exported an unknown number of events, and the file is not complete"),
+    ],
+)
+def test_an_export_says_whether_its_file_is_complete(props: dict[str, Any], told: str) -> None:
+    assert describe_event(Event(1, 1, 1, "events_exported", "31", "", 1, props), {}) == told
+
+
 def test_a_teacher_s_account_is_no_student(auditor: Browser, reports: FakeReports) -> None:
     assert str(TEACHER) not in asked(auditor, reports, "role=student")["users"]

@@ -60,6 +60,11 @@ def describe_event(event: Event, titles: Mapping[str, str]) -> str:
             if props.get("outcome") == "stored":
                 return f"The entry is confirmed: {what}"
             return f"The entry can no longer be confirmed: {what}"
+        case "events_exported":
+            events = props.get("events")
+            number = f"{events:,}" if isinstance(events, int) else "an unknown number of"
+            whole = "" if props.get("complete") is True else ", and the file is not complete"
+            return f"Exported {number} events{whole}"
         case "report_read":
             return f"Read the report “{readable(props.get('report'))}”{_about(props)}"
         case other:
