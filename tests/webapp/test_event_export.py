@@ -148,7 +148,7 @@ class Source:
             raise self._fails[self.asked]
         self._answered += 1
         more = self._answered < self._pages
-        return Answer(self._page, 1 if more else None, 1 if more else None)
+        return Answer([dict(row) for row in self._page], 1 if more else None, 1 if more else None)
 
 
 def rows_of(monkeypatch: pytest.MonkeyPatch, source: Source) -> tuple[Iterator[Row], list[float]]:
