@@ -175,10 +175,10 @@ def test_a_million_rows_are_sent_in_constant_memory(
     page = [event_row(at, note="x" * 100) for at in range(1000)]
     with app.test_request_context("/"):
         rows, _slept = rows_of(monkeypatch, Source(rows_sent // 1000, page))
+        before = peak = resident_bytes()
         answer = download(FORMATS[form], lambda: rows, READER)
         sent = chunks = 0
         largest = 0
-        before = peak = resident_bytes()
         for chunk in answer.response:  # type: ignore[union-attr]
             sent += chunk.count(b"\n")  # type: ignore[arg-type]
             chunks += 1
