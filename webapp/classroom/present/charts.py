@@ -111,7 +111,7 @@ def events_by_type(events: Mapping[str, int], links: Sequence[str | None]) -> Ch
     drawn = dict(list(events.items())[:TYPES_DRAWN_MAX])
     most = next(iter(events))
     sentence = (
-        f"{_count(total, 'event')} of {_count(len(events), 'type')}; the most are {most},"
+        f"{_events(total)} of {_count(len(events), 'type')}; the most are {most},"
         f" with {events[most]:,}."
     )
     title = "Events by type"
@@ -143,7 +143,7 @@ def events_by_day(events: Mapping[int, int], links: Sequence[str | None]) -> Cha
     top = max(days, key=lambda day: events[day])
     title = "Events by day"
     sentence = (
-        f"{_count(sum(events.values()), 'event')} on {_count(len(days), 'day')}"
+        f"{_events(sum(events.values()))} on {_count(len(days), 'day')}"
         f" from {_date(days[-1]):%-d %B %Y} to {_date(last):%-d %B %Y};"
         f" the most on {_date(top):%-d %B %Y}, with {events[top]:,}."
     )
@@ -164,6 +164,10 @@ def events_by_day(events: Mapping[int, int], links: Sequence[str | None]) -> Cha
         wide=True,
         links=tuple(links),
     )
+
+
+def _events(number: int) -> str:
+    return f"{number:,} event{'' if number == 1 else 's'}"
 
 
 def _date(day: int) -> date:
@@ -273,4 +277,4 @@ def _bucket_label(at: int) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
