@@ -25,6 +25,7 @@ from logd.batch import Batch, Producer
 from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.errors import LogdError
+from logd.maintenance.search_index import SearchIndex
 from logd.storage import keyfile
 from logd.storage.store import Store
 from logd_wire.wire import Event, producer_seed
@@ -163,6 +164,9 @@ def build(
             store.commit(batch, part[-1].ts_ns)
             batch.mark_committed()
             advance(len(part))
+        values = SearchIndex(store)
+        while values.work():  # a daemon would have read each block soon after it was full
+            pass
     finally:
         store.close()
 

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from flask import Flask
 
@@ -31,7 +32,7 @@ READER = User(3, "auditor", "an auditor", Role.AUDITOR)
 DAYS = 60  # days, the default of a dashboard
 EXPORT_ROWS = 200
 STUDENTS_MAX = 1000  # students in one report
-CASES = 28
+CASES = 50
 READ_BYTES = 4 * 1024 * 1024
 
 Request = Callable[[Analytics], object]
@@ -143,6 +144,39 @@ class Site:
             before = history.size // 2 if what == "half-way back" else None
             yield Case("events", what, partial(self._events, ask=ask, before=before))
         yield Case("events", f"export of {EXPORT_ROWS}", lambda _site: self._export())
+        yield from self._searches()
+
+    def _searches(self) -> Iterator[Case]:
+        """The filters of the explorer, which may end a page early; and counts."""
+        filters: list[tuple[str, dict[str, Any]]] = [
+            ("two types", {"types": ["login", "logout"]}),
+            ("a class", {"users": self._history.class_of(0)}),
+            ("a common property", {"props": ["status=200"]}),
+            ("a rare property", {"props": ["status=404"]}),
+            ("a property never seen", {"props": ["status=403"]}),
+            ("a route", {"props": ["route=/courses/<slug>/tasks/<task_id>"]}),
+            ("a lesson", {"props": ["view_args.lesson_slug=chance"]}),
+            ("about a student", {"about": self._students[0]}),
+            ("who looked at a student", {"props": [f"view_args.user_id={self._students[0]}"]}),
+            ("about nobody", {"about": "nobody"}),
+            ("a common text", {"text": "lesson"}),
+            ("a rare text", {"text": "LOGIN_failed"}),
+            ("a text never seen", {"text": "never seen"}),
+            ("a text as in a random id", {"text": "beef"}),
+            ("a user's rare property", {"user": self._students[0], "props": ["status=404"]}),
+        ]
+        for what, asked in filters:
+            yield self._search("events", what, asked)
+        yield self._search("events_export", "first page", {})
+        for by in ("type", "day"):
+            for what, asked in (("all", {}), filters[1], filters[3]):
+                yield self._search("event_counts", f"{what}, by {by}", {**asked, "by": by})
+
+    def _search(self, report: str, what: str, asked: dict[str, Any]) -> Case:
+        def ask(_site: Analytics) -> object:
+            return self._client.ask(report, asked_by=READER.key, **asked).rows
+
+        return Case(report, what, ask)
 
     @staticmethod
     def _events(site: Analytics, ask: Callable[[], EventSearch], before: int | None) -> object:

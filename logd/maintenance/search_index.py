@@ -18,9 +18,9 @@ from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 
 # The part of the processor's time that it takes while there is something to read.
-SHARE = 0.1
+SHARE = 0.05
 # The newest block is written each time it has so many events more.
-NEW_EVENTS = 4096
+NEW_EVENTS = 2048
 IDLE_S = 2.0
 RETRY_S = 5.0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from logd.reports.parameters import BadParameter, Parameters
 from logd.storage.block_values import scalar_text
-from logd.storage.mentions import PersonKeys, is_person
+from logd.storage.mentions import PersonKeys, canonical, is_person
 from logd_wire.schema import Malformed
 from logd_wire.wire import unpack_props
 
@@ -26,6 +26,9 @@ _BECOME_ASCII = re.compile(
         "\ufb00\ufb01\ufb02\ufb03\ufb04\ufb05\ufb06"
     ).encode()
 )
+
+# What the text of a number can look like; a person of another name is in the properties as text.
+_MAY_BE_NUMBER = re.compile("[-+.0-9aefin]+")
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,7 @@ class Content:
     def __init__(self, wanted: EventFilter, keys: PersonKeys, types: Mapping[int, str]) -> None:
         self._checks: list[Callable[[bytes], bool]] = [_has_equation(one) for one in wanted.props]
         if wanted.about is not None:
-            person = is_person(wanted.about)
-            self._checks.append(lambda props: keys.mentions(props, person))
+            self._checks.append(_names(wanted.about, keys))
         self._text = None if wanted.text is None else _has_text(wanted.text)
         folded = (wanted.text or "").casefold()
         self._types = frozenset(
@@ -108,6 +110,14 @@ class Content:
             )
         except (Malformed, TypeError, AttributeError):
             return False
+
+
+def _names(about: str, keys: PersonKeys) -> Callable[[bytes], bool]:
+    person, name = is_person(about), canonical(about)
+    if not name.isascii() or _MAY_BE_NUMBER.fullmatch(name):
+        return lambda props: keys.mentions(props, person)
+    sought = name.encode()  # the only spelling
+    return lambda props: sought in props and keys.mentions(props, person)
 
 
 def _has_equation(equation: str) -> Callable[[bytes], bool]:

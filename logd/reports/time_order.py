@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from logd.reports.block_lookup import BlockLookup, Parts
@@ -282,16 +282,19 @@ class Search:
 
     def _by_user(self, values: dict[str, Any]) -> Iterator[tuple[int, int, int]]:
         found: list[tuple[int, int, int]] = []
-        types = None if self._types is None else set(self._types)
+        types = self._types
+        # The index has the types too. Too many for a statement are left out afterwards.
+        listed = [] if types is None or len(types) > TYPES_MERGED_MAX else types
         for part in in_parts(self._wanted.users or ()):
             names = {f"u{number}": user for number, user in enumerate(part)}
+            kinds = {f"t{number}": kind for number, kind in enumerate(listed)}
+            only = f" AND e.type IN ({_marks(kinds)})" if kinds else ""
             rows = self._connection.execute(
                 "SELECT e.ts_ns, e.id, e.type FROM event e INDEXED BY event_user"  # noqa: S608 - no data in it
-                f" WHERE {_IN_BLOCK} AND e.user IN ({', '.join(f':{name}' for name in names)})"
-                f" AND {_IN_TIME}",
-                values | names,
+                f" WHERE {_IN_BLOCK} AND e.user IN ({_marks(names)}){only} AND {_IN_TIME}",
+                values | names | kinds,
             )
-            found += [row for row in rows if types is None or row[2] in types]
+            found += rows if types is None or kinds else [row for row in rows if row[2] in types]
         found.sort(reverse=True)
         return iter(found)
 
@@ -326,6 +329,10 @@ class Search:
                 self._content is not None and self._content.matches(found.type, props[found.id])
             ):
                 yield found
+
+
+def _marks(names: Iterable[str]) -> str:
+    return ", ".join(f":{name}" for name in names)
 
 
 def _last_of(block: int) -> int:

@@ -38,6 +38,8 @@ RETRY_INTERVAL_S = 1.0
 DESCRIPTORS_RESERVED = 32
 # Seconds between two steps of a job at most, however busy the daemon is.
 WORK_INTERVAL_MAX_S = 0.5
+# The same for the values of blocks, which nothing waits for.
+INDEX_INTERVAL_MAX_S = 1.0
 
 
 class EventLoop:
@@ -202,8 +204,8 @@ class EventLoop:
             self._index is not None
             and now_s >= self._index_due_s()
             and (
-                not self.delivery.commit_is_near(now_s + STEP_S)
-                or now_s >= self._worked_s + WORK_INTERVAL_MAX_S
+                not (self.delivery.has_backlog or self.delivery.commit_is_near(now_s + STEP_S))
+                or now_s >= self._worked_s + INDEX_INTERVAL_MAX_S
             )
         ):
             self._index.step()

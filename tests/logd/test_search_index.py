@@ -34,6 +34,7 @@ from logd.storage.time_blocks import BLOCK_EVENTS
 from logd_wire.wire import Event
 from tests.logd.test_reports import Trail
 from tests.logd.test_search import index, made_up, put
+from tests.support.instance import Instance, check_sums, emitters, until
 
 PART = 256
 
@@ -179,11 +180,12 @@ def test_values_of_removed_events_are_gone_at_once_and_do_not_return(
     events = list(islice(made_up(), 6000))
     events[100] = Event("login", 10**15, "zelda", msgpack.packb({"student": "zelda", "n": 1}))
     put(trail, events)
-    index(trail)
-    assert has(trail, "zelda") and verify(trail.store.connection).findings == []
-    block_values.forget(trail.store.connection, [0])
     reading = SearchIndex(trail.store)
-    for _ in range(10):
+    while reading.work():
+        pass
+    assert has(trail, "zelda") and verify(trail.store.connection).findings == []
+    put(trail, list(islice(made_up(2), 3000)))
+    for _ in range(5):
         assert reading.work()
     steps = Steps(trail.store)
     if way == "redacted":
@@ -319,3 +321,28 @@ def test_a_busy_disk_and_changed_data_end_no_daemon(
     page = trail.ask("events", props=["route=/"], text="PAGE_", about="4")
     assert page.next is None, "searches go on without"
     assert trail.ask("events", props=["route=/"], limit=5, since_ns=1, type="page_view").rows
+
+
+def test_a_daemon_reads_blocks_beside_its_commits_and_after_a_kill(instance: Instance) -> None:
+    """While a job removes events it waits, since that deletes what it has read."""
+    instance.start()
+    with emitters(instance, count=1, events=3000) as (emitter,):
+        emitter.finish()
+    last = "SELECT coalesce(max(last), 0) FROM block_search"
+
+    def read_up_to() -> int:
+        with instance.database(read_only=True) as connection:
+            return int(connection.execute(last).fetchone()[0])
+
+    until(lambda: read_up_to() >= 255, "a part is read")
+    instance.kill()
+    instance.start()
+    with emitters(instance, count=1, events=3000) as (other,):
+        other.finish()
+    until(lambda: read_up_to() >= 3000, "more is read")
+    instance.cli("forget", "7", "--yes")
+    until(lambda: read_up_to() >= 3000, "it is read again")
+    status = instance.settle()
+    accepted, refused = emitter.accepted + other.accepted, emitter.refused + other.refused
+    check_sums(status, attempted=accepted + refused, accepted=accepted, refused=refused)
+    assert "whole" in instance.cli("verify")
