@@ -24,7 +24,8 @@ from benchmarks.growth.history import DAY_NS, History
 from benchmarks.harness import table
 from logd_wire.query import QueryClient
 from webapp.classroom.model.accounts import Role, User
-from webapp.classroom.model.analytics import Analytics, EventFilter, Page
+from webapp.classroom.model.analytics import Analytics, Page
+from webapp.classroom.model.explorer import EventSearch, Explorer, Found
 from webapp.classroom.model.reports import Reports, Unavailable
 
 READER = User(3, "auditor", "an auditor", Role.AUDITOR)
@@ -118,26 +119,30 @@ class Site:
     def _explorer(self) -> Iterator[Case]:
         history, student = self._history, self._student
         middle_ns = history.now_ns - history.span_ns // 2
-        of_day = partial(EventFilter, since_ns=middle_ns, until_ns=middle_ns + DAY_NS)
+        of_day = partial(EventSearch, since_ns=middle_ns, until_ns=middle_ns + DAY_NS)
         teacher = "1"  # a user who never does a task
         for what, ask in (
-            ("newest page", lambda: EventFilter()),
-            ("half-way back", lambda: EventFilter(before_id=history.size // 2)),
-            ("page views", lambda: EventFilter(type="page_view")),
-            ("failed logins", lambda: EventFilter(type="login_failed")),
-            ("a type never seen", lambda: EventFilter(type="never_seen")),
-            ("a user", lambda: EventFilter(user=next(student))),
-            ("a user never seen", lambda: EventFilter(user="nobody")),
-            ("a user's quizzes", lambda: EventFilter("quiz_submitted", next(student))),
-            ("a teacher's tasks (none)", lambda: EventFilter("task_completed", teacher)),
+            ("newest page", lambda: EventSearch()),
+            ("half-way back", lambda: EventSearch()),
+            ("page views", lambda: EventSearch(("page_view",))),
+            ("failed logins", lambda: EventSearch(("login_failed",))),
+            ("a type never seen", lambda: EventSearch(("never_seen",))),
+            ("a user", lambda: EventSearch(users=(next(student),))),
+            ("a user never seen", lambda: EventSearch(users=("nobody",))),
+            ("a user's quizzes", lambda: EventSearch(("quiz_submitted",), (next(student),))),
+            ("a teacher's tasks (none)", lambda: EventSearch(("task_completed",), (teacher,))),
             ("a day, half-way", lambda: of_day()),
-            ("a day's page views", lambda: of_day("page_view")),
-            ("a day's failed logins", lambda: of_day("login_failed")),
-            ("a user's day", lambda: of_day(user=next(student))),
-            ("a user until half-way", lambda: EventFilter(user=next(student), until_ns=middle_ns)),
-            ("before all of it (none)", lambda: EventFilter(until_ns=DAY_NS)),
+            ("a day's page views", lambda: of_day(("page_view",))),
+            ("a day's failed logins", lambda: of_day(("login_failed",))),
+            ("a user's day", lambda: of_day(users=(next(student),))),
+            (
+                "a user until half-way",
+                lambda: EventSearch(users=(next(student),), until_ns=middle_ns),
+            ),
+            ("before all of it (none)", lambda: EventSearch(until_ns=DAY_NS)),
         ):
-            yield Case("events", what, partial(self._events, ask=ask))
+            before = history.size // 2 if what == "half-way back" else None
+            yield Case("events", what, partial(self._events, ask=ask, before=before))
         yield Case("events", f"export of {EXPORT_ROWS}", lambda _site: self._export())
         yield from self._searches()
 
@@ -174,8 +179,8 @@ class Site:
         return Case(report, what, ask)
 
     @staticmethod
-    def _events(site: Analytics, ask: Callable[[], EventFilter]) -> object:
-        return site.events(ask())
+    def _events(site: Analytics, ask: Callable[[], EventSearch], before: int | None) -> object:
+        return Explorer(site.reports).page(ask(), before)
 
     def _export(self) -> object:
         """Request a page as large as a program would; the site's own pages are smaller."""
@@ -235,7 +240,7 @@ def read_into_page_cache(path: Path) -> None:
 
 
 def _rows(answer: object) -> int:
-    if isinstance(answer, Page):
+    if isinstance(answer, Page | Found):
         return len(answer.items)
     return len(answer) if isinstance(answer, list | dict) else 1
 

@@ -31,9 +31,12 @@ class FakeReports:
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def rows(self, report: str, *rows: dict[str, Any], following: int | None = None) -> None:
-        """Sets the rows that `report` answers with."""
-        self.reports[report] = lambda _params: {"ok": True, "rows": list(rows), "next": following}
+    def rows(
+        self, report: str, *rows: dict[str, Any], following: int | None = None, **more: Any
+    ) -> None:
+        """Sets the rows that `report` answers with, and further fields of the answer."""
+        answer = {"ok": True, "rows": list(rows), "next": following, **more}
+        self.reports[report] = lambda _params: answer
 
     def refuse(self, report: str, code: str, message: str) -> None:
         self.reports[report] = lambda _params: {"ok": False, "error": code, "message": message}

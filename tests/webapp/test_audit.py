@@ -150,9 +150,9 @@ def test_an_event_is_shown_with_its_user_s_name_and_formatted_properties(
     assert f"#{STUDENT}" in text
     assert "no user" in text
     assert "no such account" in text
-    assert "<dd>12.35</dd>" in text
-    assert "<dd>yes</dd>" in text
-    assert "&lt;b&gt;" in text
+    assert "<bdi>12.35</bdi>" in text
+    assert "<bdi>yes</bdi>" in text
+    assert "<bdi>&lt;b&gt;</bdi>" in text
     assert "2025-11-03 14:05:00.123" in text
     assert {message["asked_by"] for message in reports.requests} == {str(AUDITOR)}
 
@@ -164,9 +164,8 @@ def test_a_reading_of_many_shows_the_first_of_them_and_how_many_more_there_are(
     params = {"type": "quiz_submitted", "users": members}
     reports.rows("events", event_row(3, report="completions", params=params, users=members[:6]))
     text = auditor.get("/audit/events").text
-    first = "&#34;0&#34;, &#34;1&#34;, &#34;2&#34;, &#34;3&#34;, &#34;4&#34;"
-    assert f"&#34;users&#34;: [{first}, &#34;and 995 more&#34;]}}</dd>" in text
-    assert f"<dd>[{first}, &#34;and 1 more&#34;]</dd>" in text
+    shown = re.findall(r"<bdi>(and .* more|[0-9]+)</bdi>", text)
+    assert shown == ["0", "1", "2", "3", "4", "and 995 more", "0", "1", "2", "3", "4", "and 1 more"]
 
 
 def test_an_event_of_thousands_of_properties_or_long_ones_is_cut(
@@ -179,7 +178,7 @@ def test_an_event_of_thousands_of_properties_or_long_ones_is_cut(
     reports.rows("events", *(event_row(number, **props) for number in range(1, 51)))
     text = auditor.get("/audit/events").text
     assert text.count("<dt>") == 50 * 41
-    assert "<dt>…</dt><dd>and 5,960 more</dd>" in text
+    assert text.count("and 5,960 more") == 50
     assert text.count("x" * 199 + "…") == 50 and "x" * 200 not in text
 
 
@@ -208,11 +207,11 @@ def test_events_of_a_removed_account_can_be_filtered_by_its_number(
 
 
 def test_paging_keeps_the_filters(auditor: Browser, reports: FakeReports) -> None:
-    reports.rows("events", event_row(7), following=7)
+    reports.rows("events", event_row(7), following=7, searched_to_ns=1762178700123000000)
     text = auditor.get("/audit/events?type=page_view&user=student&before=9").text
-    older = "before=7&amp;before_ns=1762178700123000000&amp;type=page_view&amp;user=student"
+    older = "user=student&amp;type=page_view&amp;before=7&amp;before_ns=1762178700123000000"
     assert f'href="/audit/events?{older}"' in text
-    assert 'href="/audit/events?type=page_view&amp;user=student"' in text
+    assert 'href="/audit/events?user=student&amp;type=page_view"' in text
 
 
 def test_a_timeline_shows_an_unknown_type_as_words() -> None:
@@ -240,7 +239,7 @@ def test_a_type_with_dots_or_hyphens_is_listed_linked_and_filtered_by(
     [
         ("type=Not+A+Type!", "small letters"),
         ("type=order..paid", "small letters"),
-        ("user=somebody", "No account has the login"),
+        ("user=somebody", "No account has a name or login with"),
         ("since=yesterday", "Not a valid"),
         ("since=2026-11-02&until=2026-11-01", "has to come after"),
         ("since=2026-11-02&until=2026-11-02", "has to come after"),

@@ -15,9 +15,11 @@ from jinja2 import Template
 
 import webapp.classroom
 from tests.webapp.browser import Browser, Forms
-from tests.webapp.conftest import STUDENT, MakeApp, fill
+from tests.webapp.conftest import AUDITOR, STUDENT, MakeApp, database, fill
 from tests.webapp.fake_reports import FakeReports
 from tests.webapp.flask_apps import Clients
+from webapp.classroom.model.accounts import find_user
+from webapp.classroom.model.saved_searches import SavedSearch, list_searches, save
 
 TEMPLATES = Path(webapp.classroom.__file__).parent / "templates"
 READERS = (None, "student", "teacher", "auditor")
@@ -25,6 +27,7 @@ READERS = (None, "student", "teacher", "auditor")
 EXAMPLES: dict[str, Any] = {
     "slug": "data", "lesson_slug": "chance", "task_id": "data-dice", "user_id": STUDENT,
     "quiz_id": "data-chance-quiz", "number": 1, "filename": "classroom.css",
+    "event_id": 9, "form": "csv", "search_id": 1,
 }  # fmt: skip
 QUIZ = "/courses/data/quizzes/data-chance-quiz"
 # The URLs that the site's forms are sent to, with their fields.
@@ -35,6 +38,9 @@ FILLED_IN: dict[str, dict[str, str]] = {
     QUIZ: {"number": "1"},
     f"{QUIZ}/draft": {"number": "1", "q0": "0"},
     f"{QUIZ}/draft/autosave": {"number": "1", "q0": "1"},
+    "/audit/events/searches": {"name": "another", "query": ""},
+    "/audit/events/searches/1/rename": {"name": "renamed"},
+    "/audit/events/searches/1/delete": {},
 }
 # What answers a form without its token: an error page, or one that loses nothing of the form.
 REFUSED = {
@@ -43,8 +49,24 @@ REFUSED = {
     f"{QUIZ}/draft": (409, "Whose answers are these?"),
     f"{QUIZ}/draft/autosave": (403, "another account has logged in"),
 }
+# Forms whose effect is in the site's database only.
+OF_AUDITORS = {path for path in FILLED_IN if path.startswith("/audit/")}
 # Events of actions, not page views.
 DONE = {"login", "login_failed", "logout", "task_completed", "quiz_submitted"}
+
+
+@pytest.fixture
+def saved_search(app: Flask) -> None:
+    """The search whose forms are tested."""
+    auditor = find_user(database(app), AUDITOR)
+    assert auditor is not None
+    save(database(app), auditor, "one", "type=login")
+
+
+def searches(app: Flask) -> list[SavedSearch]:
+    auditor = find_user(database(app), AUDITOR)
+    assert auditor is not None
+    return list_searches(database(app), auditor)
 
 
 def pages(app: Flask) -> list[str]:
@@ -80,6 +102,7 @@ def pages_that_keep_answers(app: Flask) -> Iterator[tuple[str, str]]:
     yield "/login", answer.text
 
 
+@pytest.mark.usefixtures("saved_search")
 def test_every_posted_form_has_a_csrf_token(app: Flask, reports: FakeReports) -> None:
     """Checks that every template with a posted form was rendered."""
     rendered: set[str] = set()
@@ -150,17 +173,19 @@ def before_a_login(_browser: Browser, app: Flask) -> str:
     return other.token
 
 
+@pytest.mark.usefixtures("saved_search")
 @pytest.mark.parametrize("path", FILLED_IN)
 def test_a_form_without_its_session_s_token_is_refused(
     app: Flask, browser: Browser, clients: Clients, path: str
 ) -> None:
-    def done() -> list[str]:
-        return [event.type for event in clients.events if event.type in DONE]
+    def done() -> list[Any]:
+        events = [event.type for event in clients.events if event.type in DONE]
+        return [*events, *searches(app)]
 
     if path == "/login":
         browser.get("/login")
     else:
-        browser.log_in("student")
+        browser.log_in("auditor" if path in OF_AUDITORS else "student")
     logged_in = browser.get("/courses/").status_code
     for take in (missing, wrong, of_another_session, before_a_login):
         forged = take(browser, app)
@@ -173,8 +198,12 @@ def test_a_form_without_its_session_s_token_is_refused(
         assert browser.get("/courses/").status_code == logged_in
     # With the page's own token it is accepted, so that the token was the reason.
     before = done()
+    if path in OF_AUDITORS:
+        browser.get("/audit/events/searches" if "/1/" in path else "/audit/events")
     assert browser.post(path, FILLED_IN[path]).status_code in (200, 302)
-    assert len(done()) == len(before) + ("/draft" not in path)
+    assert (done() != before) == ("/draft" not in path)
+    if path not in OF_AUDITORS and "/draft" not in path:
+        assert len(done()) == len(before) + 1
 
 
 def test_a_token_is_invalid_after_login_and_after_logout(

@@ -102,7 +102,7 @@ def test_the_lesson_is_named_in_the_auditors_list(auditor: Browser, reports: Fak
         "props": {"endpoint": "courses.lesson", "method": "GET", "status": 200, "view_args": args},
     })  # fmt: skip
     text = auditor.get("/audit/events").text
-    assert re.search(r"<small>Read the lesson “[^”]+”</small>", text)
+    assert re.search(r'<a href="/audit/events/9">Read the lesson “[^”]+”</a>', text)
     assert "what-is-typical" in text
 
 

@@ -12,7 +12,8 @@ from webapp.classroom.model import work
 from webapp.classroom.model.accounts import find_login
 from webapp.classroom.model.catalogue import list_quizzes
 
-OPEN, CLOSED, LOGIN = 200, 403, 302
+# A file cannot say that logd is not there, which it is not in these tests.
+OPEN, CLOSED, LOGIN, AWAY = 200, 403, 302, 503
 
 RULES = {
     #                                            visitor student teacher auditor
@@ -25,6 +26,10 @@ RULES = {
     "/teacher/students/11": (LOGIN, CLOSED, OPEN, CLOSED),
     "/audit/": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/events": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/events/counts": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/events/searches": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/events/9": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/events/export/csv": (LOGIN, CLOSED, CLOSED, AWAY),
     "/audit/losses": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/quarantine": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/readings": (LOGIN, CLOSED, CLOSED, OPEN),

@@ -142,18 +142,6 @@ class Page(Generic[T]):
     next_ns: int | None = None
 
 
-@dataclass(frozen=True)
-class EventFilter:
-    """The filter of the event list. A field of None selects all."""
-
-    type: str | None = None
-    user: str | None = None
-    since_ns: int | None = None
-    until_ns: int | None = None
-    before_id: int | None = None
-    before_ns: int | None = None
-
-
 Matrix = dict[tuple[str, str], Cell]
 
 
@@ -230,20 +218,6 @@ class Analytics:
             user=user,
             before_id=before_id,
             before_ns=before_ns,
-            limit=PAGE_EVENTS,
-        )
-        return event_page(answer)
-
-    @or_unavailable
-    def events(self, wanted: EventFilter) -> Page[Event]:
-        answer = self.reports.ask(
-            "events",
-            type=wanted.type,
-            user=wanted.user,
-            since_ns=wanted.since_ns,
-            until_ns=wanted.until_ns,
-            before_id=wanted.before_id,
-            before_ns=wanted.before_ns,
             limit=PAGE_EVENTS,
         )
         return event_page(answer)

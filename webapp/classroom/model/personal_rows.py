@@ -25,7 +25,6 @@ NOT_PERSONAL = {
     "tasks": "what is taught",
     "quizzes": "what is taught",
     "login_hits": "digests of login names and addresses, kept for minutes",
-    "trail_erasures": "how many events the trail had erased at the last comparison",
     "erased_accounts": "numbers of erased accounts, so that no other account gets them",
     "migrations": "the versions of this database",
     "trail_erasures": "how many erasures the log has had, of nobody by name",

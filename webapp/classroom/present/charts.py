@@ -7,14 +7,15 @@ for meaning, and each has a sentence and a table with the same content.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any, cast
 
 import pygal
 from pygal.style import Style
 
-from webapp.classroom.model.analytics import BUCKETS, Day
+from webapp.classroom.model.analytics import BUCKETS, EPOCH, Day
 
 # Sizes in pixels. The page scales an image with its text,
 # so an image for a narrow place is made smaller.
@@ -24,6 +25,9 @@ NARROW = (420, 340)
 STEPS_MAX = 5
 # The most bars with values printed on them: the values of more bars would overlap.
 BARS_WITH_VALUES_MAX = 14
+# The most bars of types and of days: more would not be readable.
+TYPES_DRAWN_MAX = 8
+DAYS_DRAWN_MAX = 60
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 
@@ -70,6 +74,7 @@ class Chart:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     wide: bool = False
+    links: tuple[str | None, ...] = ()  # of the rows, where their figures lead to a list
 
 
 def active_students(days: Sequence[Day]) -> Chart:
@@ -98,6 +103,75 @@ def score_histogram(title: str, counts: Sequence[int]) -> Chart:
         ("Score", "Students"),
         tuple((label, str(count)) for label, count in zip(labels, counts, strict=True)),
     )
+
+
+def events_by_type(events: Mapping[str, int], links: Sequence[str | None]) -> Chart:
+    """Returns the chart of the most frequent types, and all of them as a table."""
+    total = sum(events.values())
+    drawn = dict(list(events.items())[:TYPES_DRAWN_MAX])
+    most = next(iter(events))
+    sentence = (
+        f"{_events(total)} of {_count(len(events), 'type')}; the most are {most},"
+        f" with {events[most]:,}."
+    )
+    title = "Events by type"
+    return Chart(
+        title,
+        _bars(
+            title,
+            list(drawn)[::-1],
+            list(drawn.values())[::-1],
+            size=WIDE,
+            shape=pygal.HorizontalBar,
+        ),
+        sentence,
+        ("Type", "Events"),
+        tuple((name, f"{count:,}") for name, count in events.items()),
+        wide=True,
+        links=tuple(links),
+    )
+
+
+def events_by_day(events: Mapping[int, int], links: Sequence[str | None]) -> Chart:
+    """Returns the chart of the last days with events, and all days with events as a table.
+
+    `events` are by days since 1970; `links` are of the days, the latest first.
+    """
+    days = sorted(events, reverse=True)
+    last, first = days[0], max(days[-1], days[0] - DAYS_DRAWN_MAX + 1)
+    drawn = list(range(first, last + 1))
+    top = max(days, key=lambda day: events[day])
+    title = "Events by day"
+    sentence = (
+        f"{_events(sum(events.values()))} on {_count(len(days), 'day')}"
+        f" from {_date(days[-1]):%-d %B %Y} to {_date(last):%-d %B %Y};"
+        f" the most on {_date(top):%-d %B %Y}, with {events[top]:,}."
+    )
+    if days[-1] < first:
+        sentence += f" The picture shows the last {DAYS_DRAWN_MAX} days, the table all of them."
+    return Chart(
+        title,
+        _bars(
+            title,
+            [f"{_date(day):%-d %b}" for day in drawn],
+            [events.get(day, 0) for day in drawn],
+            size=WIDE,
+            labels_every=max(1, len(drawn) // 6),
+        ),
+        sentence,
+        ("Day", "Events"),
+        tuple((f"{_date(day):%a %-d %b %Y}", f"{events[day]:,}") for day in days),
+        wide=True,
+        links=tuple(links),
+    )
+
+
+def _events(number: int) -> str:
+    return f"{number:,} event{'' if number == 1 else 's'}"
+
+
+def _date(day: int) -> date:
+    return EPOCH + timedelta(days=day)
 
 
 def _daily(title: str, what: str, days: Sequence[Day], figures: Sequence[int]) -> Chart:
@@ -184,7 +258,8 @@ def _plain(value: float) -> str:
 def _padded(value: float) -> str:
     """Formats a value for the end of a horizontal bar, padded since pygal centres it there."""
     figure = _plain(value)
-    return "\N{NO-BREAK SPACE}" * len(figure) + figure
+    # Such a space is half as wide as a digit.
+    return "\N{NO-BREAK SPACE}" * (2 * len(figure)) + figure
 
 
 def _without_scripts(root: Any) -> Any:

@@ -74,8 +74,8 @@ def duration(seconds: int) -> str:
     return f"{minutes} minute{'' if minutes == 1 else 's'}"
 
 
-def readable(value: Any) -> str:
-    """Formats a property's value of any type, in at most VALUE_CHARS_MAX characters.
+def readable(value: Any, chars_max: int | None = VALUE_CHARS_MAX) -> str:
+    """Formats a property's value of any type, in at most `chars_max` characters.
 
     Characters that reverse or hide the text around them are replaced: text from outside, such as
     a page's address, may hold them.
@@ -88,7 +88,8 @@ def readable(value: Any) -> str:
         text = {True: "yes", False: "no", None: "none"}[value]
     else:
         text = json.dumps(_shortened(value), ensure_ascii=False, default=repr)
-    text = text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
+    if chars_max is not None and len(text) > chars_max:
+        text = text[: chars_max - 1] + "…"
     return text if text.isprintable() else "".join(map(_visible, text))
 
 

@@ -60,11 +60,24 @@ _PAGES = {
     "my_data.ask": ("the page “My data”", None),
     "data_requests.index": ("the requests about data", None),
     "data_requests.answer": ("the requests about data", None),
+    "explorer.counts": ("the auditor's counts of events", None),
+    "explorer.event": ("the auditor's page of an event", "the auditor's page of event {event_id}"),
+    "explorer.export": ("an export of events", None),
+    "explorer.searches": ("the auditor's saved searches", None),
+    "explorer.save": ("the auditor's saved searches", None),
+    "explorer.rename": ("the auditor's saved searches", None),
+    "explorer.delete": ("the auditor's saved searches", None),
 }
+_PAGE_NAMES = {endpoint: name for endpoint, (name, _known) in _PAGES.items()}
 NAME_CHARS_MAX = 60
 _QUOTES = str.maketrans(dict.fromkeys('“”„"', "'"))
 _NOT_FOUND = (404, 410)
 _NOT_ALLOWED = (401, 403, 429, 451)
+
+
+def page_names() -> Mapping[str, str]:
+    """Returns the name of each endpoint's page, without arguments."""
+    return _PAGE_NAMES
 
 
 def type_of(event: Event) -> str | None:

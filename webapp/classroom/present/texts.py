@@ -61,9 +61,15 @@ def describe_event(event: Event, titles: Mapping[str, str]) -> str:
             if props.get("outcome") == "stored":
                 return f"The entry is confirmed: {what}"
             return f"The entry can no longer be confirmed: {what}"
+        case "events_exported":
+            events = props.get("events")
+            number = f"{events:,}" if isinstance(events, int) else "an unknown number of"
+            whole = "" if props.get("complete") is True else ", and the file is not complete"
+            return f"Exported {number} events{whole}"
         case "report_read":
             report = props.get("report")
-            return f"Looked at {describe_report(event.type, readable(report) if report else None)}"
+            what = describe_report(event.type, readable(report) if report else None)
+            return f"Looked at {what}{_about(props)}"
         case "data_request_made":
             return f"Asked for a {readable(props.get('kind'))} of their own data"
         case "data_request_answered":
@@ -76,6 +82,23 @@ def _added_later(props: Mapping[str, Any]) -> str:
     """Returns a note for an event that `reconcile` has added from the site's own records."""
     is_added = props.get("reconciled") is True
     return " (entered later, from the site's own records)" if is_added else ""
+
+
+def _about(props: Mapping[str, Any]) -> str:
+    """Names whom a reading was about: the one person, or how many."""
+    params = props.get("params")
+    named = [props.get("users")]
+    if isinstance(params, Mapping):
+        named += [params.get("users"), params.get("user")]
+    found = {readable(user) for users in named for user in _as_list(users)}
+    if len(found) == 1:
+        return f" about #{found.pop()}"
+    more = " or more" if props.get("everyone") is True or props.get("parts") else ""
+    return f" about {len(found):,} persons{more}" if found else ""
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _name_of_type(event_type: Any) -> str:

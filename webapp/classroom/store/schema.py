@@ -148,4 +148,17 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         ) STRICT;
         """,
     ),
+    (
+        "saved searches",
+        """
+        CREATE TABLE saved_searches (
+            id INTEGER PRIMARY KEY,
+            user_id INTEGER NOT NULL REFERENCES users (id),
+            name TEXT NOT NULL,
+            query TEXT NOT NULL,  -- the address after its question mark
+            saved_ns INTEGER NOT NULL,
+            UNIQUE (user_id, name)
+        ) STRICT;
+        """,
+    ),
 )
