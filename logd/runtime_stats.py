@@ -47,6 +47,12 @@ class RuntimeStats:
     queue_datagrams: int | None = None  # length of the socket's queue; None if inherited
     ignored: tuple[dict[str, Any], ...] = ()  # rows of logd.ingest.ignored.Ignored.senders
     heads_signed: bool = False  # whether the daemon signs the heads that it logs
+    # The last anchor: when it was logged, its head's batches and root (hexadecimal), and whether
+    # the file of anchors has it too. None and empty before the first one.
+    anchored_ns: int | None = None
+    anchored_batch: int = 0
+    anchored_root: str = ""
+    anchored_in_file: bool = False
 
 
 class WriteRate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from logd.reports.context import Context
 from logd_wire.query import TEXTS_MAX, QueryError
 
 PAGE_ROWS_MAX = 200
@@ -22,8 +23,9 @@ class BadParameter(QueryError):
 class Parameters:
     """The parameters of a request. A report takes each once, by its type; others are refused."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], context: Context | None = None) -> None:
         self._values = dict(values)
+        self.context = context or Context()
 
     def whole(self, name: str, default: int | None = None, *, low: int = 0, high: int) -> int:
         """Takes the whole number `name`, from `low` to `high`; required if `default` is None."""

@@ -49,6 +49,13 @@ def named_in_rows(
     return Concerned(frozenset(user for user in found if 0 < len(user.encode()) <= USER_BYTES_MAX))
 
 
+def of_the_question(
+    _connection: Connection, _params: Mapping[str, Any], _answer: Answer, _mentioned: Mentioned
+) -> Concerned:
+    """Returns nobody besides the persons whom the question names: the answer counts no other."""
+    return Concerned()
+
+
 def counted_by_day(
     connection: Connection, params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:

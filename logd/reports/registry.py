@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from logd.reports import event_queries, ledger_queries, readings, verification
+from logd.reports import event_queries, evidence, ledger_queries, readings, verification
 from logd.reports.parameters import Parameters
 from logd.reports.readings import Concern
 from logd.storage.database import Connection
@@ -38,4 +38,6 @@ REPORTS: Mapping[str, Report] = {
     "losses_by_cause": Report(ledger_queries.losses_by_cause),
     "quarantine": Report(ledger_queries.quarantine, readings.quoted),
     "verification": Report(verification.verification),
+    "evidence": Report(evidence.evidence, readings.of_the_question),
+    "evidence_events": Report(evidence.evidence_events, readings.named_in_rows),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from logd.audit import anchor_file, anchors
 from logd.audit.head_signer import HeadSigner
@@ -11,6 +12,15 @@ from logd.config.settings import Config
 from logd.storage.tree_head import Head
 
 _log = logging.getLogger("logd")
+
+
+@dataclass(frozen=True)
+class Written:
+    """An anchor that was written: its head, when, and whether the file of anchors has it too."""
+
+    head: Head
+    at_ns: int
+    in_file: bool
 
 
 class AnchorLog:
@@ -34,6 +44,7 @@ class AnchorLog:
         self._clock_ns = clock_ns
         self._warn = warn
         self._signer = signer
+        self.last: Written | None = None
 
     def apply_config(self, config: Config) -> None:
         """Uses the interval and the file of a reloaded configuration."""
@@ -54,9 +65,11 @@ class AnchorLog:
     def _write(self, head: Head) -> None:
         signature = None if self._signer is None else self._signer.signature(head)
         _log.info(anchors.format_anchor(head, self._trail_id, signature))
+        now_ns, in_file = self._clock_ns(), False
         if self._path is not None:
-            now_ns = self._clock_ns()
             try:
                 anchor_file.append(self._path, head, now_ns, self._trail_id, signature)
+                in_file = True
             except OSError as error:
                 self._warn("%s: no anchor could be added: %s", self._path, error.strerror)
+        self.last = Written(head, now_ns, in_file)

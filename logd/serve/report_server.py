@@ -23,6 +23,7 @@ from logd.config import settings as configuration
 from logd.config.settings import Config
 from logd.errors import EXIT_UNAVAILABLE, LogdError
 from logd.log_limit import ThrottledLog
+from logd.reports.context import Context
 from logd.reports.parameters import Parameters
 from logd.reports.registry import REPORTS
 from logd.serve.access_events import access_events
@@ -139,7 +140,7 @@ class Reporter:
             # One transaction is used, so that the answer
             # and the persons in it are of the same moment.
             connection.execute("BEGIN")
-            answer = report.run(connection, Parameters(params))
+            answer = report.run(connection, Parameters(params, Context(self._config)))
             concerned = report.concern and report.concern(
                 connection, params, answer, self._person_keys.persons
             )

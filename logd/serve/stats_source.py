@@ -13,6 +13,7 @@ from logd.ingest.outbox_directory import OutboxDirectory
 from logd.ingest.outbox_reader import ring_events_max
 from logd.ingest.receiver import Receiver
 from logd.runtime_stats import IGNORED_SENDERS_MAX, OutboxTotals, RuntimeStats, WriteRate
+from logd.serve.anchor_log import AnchorLog
 from logd.storage.database import file_bytes, wal_path
 
 
@@ -44,6 +45,7 @@ class StatsSource:
     clock_ns: Callable[[], int]
     monotonic_s: Callable[[], float]
     heads_signed: bool
+    anchors: AnchorLog
 
     def __post_init__(self) -> None:
         self._started_ns = self.clock_ns()
@@ -54,6 +56,7 @@ class StatsSource:
         if not delivery.stats.is_due(now_s):
             return None
         totals = outbox_totals(delivery.outboxes.items(), now_s)
+        anchor = self.anchors.last
         return replace(
             delivery.stats.sample(now_s, self.clock_ns()),
             started_ns=self._started_ns,
@@ -64,5 +67,9 @@ class StatsSource:
             wal_bytes=file_bytes(wal_path(self.config.database)),
             queue_datagrams=self.receiver.queue_datagrams,
             heads_signed=self.heads_signed,
+            anchored_ns=None if anchor is None else anchor.at_ns,
+            anchored_batch=0 if anchor is None else anchor.head.batch,
+            anchored_root="" if anchor is None else anchor.head.hash.hex(),
+            anchored_in_file=anchor is not None and anchor.in_file,
             ignored=tuple(delivery.intake.ignored.senders(IGNORED_SENDERS_MAX)),
         )

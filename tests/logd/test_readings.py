@@ -7,6 +7,7 @@ answer; or the figure counts FLOOR persons at least, names none, and no paramete
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,19 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
         for times in ({}, {"since_ns": 101 * DAY_NS}, {"until_ns": 101 * DAY_NS})
         for page in [*EVENT_PAGES, REMOVED]
     ],
+    "evidence": [
+        {"user": user, **about, **times}
+        for user in (*PERSONS, "u9")
+        for about in ({}, {"items": ["task=rare", "quiz=rare"]})
+        for times in ({}, {"since_ns": 101 * DAY_NS, "up_to": 15}, {"until_ns": 101 * DAY_NS})
+    ],
+    "evidence_events": [
+        {"user": user, "up_to": 10**6, **about, **times, **page}
+        for user in (*PERSONS, "u9")
+        for about in ({}, {"items": ["task=rare", "quiz=rare"]})
+        for times in ({}, {"since_ns": 101 * DAY_NS}, {"until_ns": 101 * DAY_NS})
+        for page in ({}, {"size": 1, "limit": 3}, {"after": 12})
+    ],
 }
 
 
@@ -175,7 +189,7 @@ def test_every_report_is_asked_with_each_of_its_parameters(
         assert taken.names == asked, name
 
 
-NAMING = {"completions", "events", "timeline"}
+NAMING = {"completions", "events", "evidence_events", "timeline"}
 PAGING = {"limit", "before_id", "before_ns", "after"}
 # The columns that tell figures apart, and those that depend on all events before.
 KEYS = {
@@ -184,9 +198,12 @@ KEYS = {
     "completions": ("user", "subject"),
     "events": ("ts_ns",),
     "timeline": ("ts_ns",),
+    "evidence_events": ("ts_ns",),
     "quarantine": ("detected_ns",),
 }
 LEFT_OUT = {"id", "sequence"}
+# Random: of salts, and of each trail; or of the moment.
+LEFT_OUT |= {"trail", "made_ns", "up_to", "root", "head", "statement", "leaf", "proof", "data"}
 
 
 def figures(report: str, answer: Answer) -> dict[Any, list[dict[str, Any]]]:
@@ -194,6 +211,9 @@ def figures(report: str, answer: Answer) -> dict[Any, list[dict[str, Any]]]:
     found: dict[Any, list[dict[str, Any]]] = {}
     for row in answer.rows:
         row = {key: value for key, value in row.items() if key not in LEFT_OUT}
+        if "gaps" in row:  # without the time at which this trail began, and without sequences
+            gaps = [gap for gap in map(json.loads, row["gaps"]) if gap["kind"] != "begins"]
+            row["gaps"] = [{**gap, "first": None} for gap in gaps]
         found.setdefault(tuple(row[key] for key in KEYS.get(report, ())), []).append(row)
     return found
 

@@ -11,6 +11,7 @@ import pytest
 from logd.audit.verify import verify
 from logd.batch import Batch
 from logd.reports.event_queries import COMPLETIONS_MAX, DAYS_MAX, TYPES_MAX
+from logd.reports.evidence import PAGE_EVENTS_MAX
 from logd.reports.ledger_queries import CAUSES
 from logd.reports.parameters import PAGE_ROWS_MAX, BadParameter
 from logd.reports.readings import named_in_rows
@@ -76,9 +77,14 @@ WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[
     "losses": (put_losses, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "losses_by_cause": (put_losses, ROWS_MAX + MORE, ("cause",), {}),
     "verification": (put_events, 1, ("answer",), {}),
+    "evidence": (put_events, 1, ("events",), {"user": "1"}),
+    "evidence_events": (
+        put_events, PAGE_EVENTS_MAX + MORE, ("id",),
+        {"user": "1", "up_to": 10**6, "limit": PAGE_EVENTS_MAX},
+    ),
     "quarantine": (put_quarantine, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
 }  # fmt: skip
-IN_ONE_PAGE = {"summary", "daily_activity", "verification"}
+IN_ONE_PAGE = {"summary", "daily_activity", "evidence", "verification"}
 
 
 def test_every_report_is_among_those_tried() -> None:

@@ -53,7 +53,11 @@ class Recorder(Parameters):
 REQUIRED: dict[str, dict[str, Any]] = {
     "daily_activity": {"since_day": 1, "until_day": 2},
     "timeline": {"user": "7"},
+    "evidence": {"user": "7"},
+    "evidence_events": {"user": "u", "up_to": 3, "size": 1},
 }
+# Reports whose columns are computed: asked where they have a row.
+COMPUTED = {"evidence_events"}
 # Computed columns, not in the database.
 ADDED = {name: ["time_in_doubt"] for name in ("events", "timeline")}
 
@@ -107,7 +111,7 @@ SEEN_AS_NIL = {"completions", "events", "losses", "losses_by_cause", "quarantine
 
 @pytest.mark.parametrize("name", sorted(registry.REPORTS))
 def test_a_report_takes_the_parameters_and_gives_the_columns_described(
-    name: str, database: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, database: Any, filled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     columns: list[str] = []
 
@@ -121,7 +125,7 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     for function in ("fetch_rows", "page"):
         monkeypatch.setattr(sql, function, recording(getattr(sql, function)))
     parameters = Recorder(REQUIRED.get(name, {}))
-    answer = registry.REPORTS[name].run(database, parameters)
+    answer = registry.REPORTS[name].run(filled if name in COMPUTED else database, parameters)
     columns = columns or list(answer.rows[0])
     columns += ADDED.get(name, [])
 
@@ -137,7 +141,7 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
     assert ("Each reading is recorded." in text) is recorded
 
 
-TYPES = {"int": int, "str": str, "bool": bool, "float": float, "map": dict}
+TYPES = {"int": int, "str": str, "bool": bool, "float": float, "map": dict, "array": list}
 
 
 @pytest.mark.parametrize("name", sorted(registry.REPORTS))
