@@ -110,9 +110,11 @@ class Wanted:
 def parse_item(text: str) -> Item:
     """Returns the pairs of an item, given as `name=value&name=value`. Raises BadParameter."""
     try:
-        pairs = tuple(parse_qsl(text, keep_blank_values=True, strict_parsing=True))
-    except ValueError as error:
-        raise BadParameter(f"items: expected name=value, joined by &, not {text[:60]!r}") from error
+        pairs: Item = tuple(parse_qsl(text, keep_blank_values=True, strict_parsing=True))
+    except ValueError:
+        pairs = ()
+    if not pairs:
+        raise BadParameter(f"items: expected name=value, joined by &, not {text[:60]!r}")
     return pairs
 
 

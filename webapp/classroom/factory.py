@@ -21,7 +21,16 @@ from webapp.classroom.model.accounts import Role
 from webapp.classroom.present import filters
 from webapp.classroom.store.db import Database
 from webapp.classroom.store.instance import Instance, read_secret
-from webapp.classroom.views import access, auditor, auth, courses, errors, quizzes, teacher
+from webapp.classroom.views import (
+    access,
+    auditor,
+    auth,
+    courses,
+    errors,
+    evidence,
+    quizzes,
+    teacher,
+)
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -56,7 +65,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     filters.init_app(app)
     app.context_processor(_template_variables)
 
-    for module in (auth, courses, quizzes, teacher, auditor):
+    for module in (auth, courses, quizzes, teacher, auditor, evidence):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/", "home", _home)
     return app

@@ -45,6 +45,8 @@ _PAGES = {
     "auditor.overview": ("the auditor's overview", None),
     "auditor.events": ("the auditor's list of events", None),
     "auditor.losses": ("the auditor's loss ledger", None),
+    "evidence.sheet": ("an evidence sheet", None),
+    "evidence.download": ("the download of an evidence sheet", None),
 }
 NAME_CHARS_MAX = 60
 _QUOTES = str.maketrans(dict.fromkeys('“”„"', "'"))
