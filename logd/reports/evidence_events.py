@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -64,9 +65,12 @@ class Wanted:
             parameters.maybe_whole("until_ns"),
             parameters.maybe_whole("up_to"),
         )
-        for item in wanted.items:
-            parse_item(item)
+        assert len(wanted._parsed) == len(wanted.items)  # or one of them is refused here
         return wanted
+
+    @cached_property
+    def _parsed(self) -> list[Item]:
+        return list(map(parse_item, self.items))
 
     def find(self, connection: Connection, after_id: int = 0) -> Iterator[StoredEvent]:
         """Yields each event after `after_id` that may be wanted; `is_about` decides which are."""
@@ -82,7 +86,7 @@ class Wanted:
         if not self.items:
             return True
         props = unpack_props(event.props)
-        return any(names_item(props, parse_item(item)) for item in self.items)
+        return any(names_item(props, item) for item in self._parsed)
 
     def _ids(self, connection: Connection, after_id: int) -> list[int]:
         values = {

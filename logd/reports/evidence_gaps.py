@@ -137,8 +137,14 @@ class GapSearch:
         stats = self.stats
         if stats is None:
             return
-        if stats.backlog and self.since_ns <= stats.at_ns:
-            yield {"kind": "pending", "events": stats.backlog, "at_ns": stats.at_ns}
+        from_ns = stats.backlog_since_ns or 0
+        if stats.backlog and self.since_ns <= stats.at_ns and from_ns < self.until_ns:
+            yield {
+                "kind": "pending",
+                "events": stats.backlog,
+                "from_ns": from_ns,
+                "at_ns": stats.at_ns,
+            }
 
     # -- what has or had no number ---------------------------------------------------------------
 

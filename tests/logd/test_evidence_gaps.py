@@ -12,7 +12,7 @@ from logd.batch import LOST_CLAIMED, LOST_TAIL_UNKNOWN, Batch
 from logd.clock import readings
 from logd.maintenance import stored_times
 from logd.reports import evidence_gaps
-from logd.runtime_stats import RuntimeStats
+from logd.runtime_stats import RuntimeStats, WaitingSince
 from logd.storage.job_table import FORGET, PRUNE
 from tests.logd.evidence_log import HOUR_NS, NOW, Log, gaps, lines, sheet
 from tests.logd.made_up_trail import DAY_NS, Trail
@@ -129,15 +129,27 @@ def test_a_producer_that_keeps_no_copy_has_a_tail_that_is_not_known(log: Log) ->
     assert not gaps(log.store.connection)
 
 
-def test_what_waits_in_outboxes_is_told(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = evidence_gaps.GapSearch(
-        log.store.connection, 0, NOW * 2, RuntimeStats(at_ns=NOW, backlog=12)
-    )
-    assert {"kind": "pending", "events": 12, "at_ns": NOW} in list(search.gaps())
-    later = evidence_gaps.GapSearch(
-        log.store.connection, NOW + 1, NOW * 2, RuntimeStats(at_ns=NOW, backlog=12)
-    )
-    assert "pending" not in {gap["kind"] for gap in later.gaps()}
+@pytest.mark.parametrize(
+    ("since", "until", "told"),
+    [(0, 10, True), (5, 6, True), (-9, 2, False), (-9, 3, False), (6, 7, False), (-9, 4, True)],
+)
+def test_what_waits_in_outboxes_is_told_of_its_time(
+    log: Log, since: int, until: int, told: bool
+) -> None:
+    stats = RuntimeStats(at_ns=NOW + 5, backlog=12, backlog_since_ns=NOW + 3)
+    search = evidence_gaps.GapSearch(log.store.connection, NOW + since, NOW + until, stats)
+    gap = {"kind": "pending", "events": 12, "from_ns": NOW + 3, "at_ns": NOW + 5}
+    assert (gap in list(search.gaps())) is told
+
+
+def test_events_wait_since_the_last_sample_by_which_all_was_stored() -> None:
+    waiting = WaitingSince(100)
+    assert waiting.since_ns(110, 5, 0) == 100  # an outbox that was there before the daemon
+    assert waiting.since_ns(120, 8, 4) == 100  # one of the first five still waits
+    assert waiting.since_ns(130, 9, 5) == 110
+    assert waiting.since_ns(140, 9, 9) == 130
+    assert waiting.since_ns(150, 12, 9) == 140
+    assert WaitingSince(10**30).since_ns(7, 1, 0) == 7, "a header may say anything"
 
 
 def test_quarantine_in_the_range_and_in_the_week_after_it_is_told(log: Log) -> None:

@@ -26,6 +26,10 @@ RULES = {
     "/audit/": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/events": (LOGIN, CLOSED, CLOSED, OPEN),
     "/audit/losses": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/evidence": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/evidence?user=11": (LOGIN, CLOSED, CLOSED, OPEN),
+    # Without logd it is 503 for those who may have it.
+    "/audit/evidence/download?user=11": (LOGIN, CLOSED, CLOSED, 503),
 }
 READERS = (None, "student", "teacher", "auditor")
 

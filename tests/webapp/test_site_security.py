@@ -28,7 +28,14 @@ PAGES = {
         "/teacher/",
     ],
     "teacher": ["/teacher/", "/teacher/courses/data", "/teacher/students/11"],
-    "auditor": ["/audit/", "/audit/events", "/audit/losses"],
+    "auditor": [
+        "/audit/",
+        "/audit/events",
+        "/audit/losses",
+        "/audit/evidence",
+        "/audit/evidence?user=11",
+        "/audit/evidence/download?user=11",
+    ],
 }
 ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]
 

@@ -11,6 +11,8 @@ from webapp.classroom.present.filters import moment, readable
 
 # The gaps that mean that a number is missing, or may be.
 MISSING = ("loss", "open_tail", "pending", "more_losses")
+# Events that wait for no longer than this are on their way: logd stores them in the next moment.
+_ON_THEIR_WAY_NS = 10 * 10**9
 _LOSS_LISTED_MAX = 20
 
 
@@ -37,7 +39,7 @@ class Completeness:
 def completeness(sheet: Sheet) -> Completeness:
     """Returns what the gaps, the last verification and the anchors say about a sheet."""
     gaps = sheet.found_gaps
-    missing = [gap for gap in gaps if gap.get("kind") in MISSING]
+    missing = [gap for gap in gaps if gap.get("kind") in MISSING and not _is_on_its_way(gap)]
     first = "No number is missing in this range."
     if missing:
         first = (
@@ -48,7 +50,7 @@ def completeness(sheet: Sheet) -> Completeness:
         not missing,
         first,
         list(_missing(missing)),
-        [_note(gap) for gap in gaps if gap.get("kind") not in MISSING],
+        [_note(gap) for gap in gaps if gap not in missing],
         [*_trail(sheet)],
     )
 
@@ -74,8 +76,9 @@ def _missing(gaps: list[Gap]) -> Iterator[str]:
                 )
             case "pending":
                 yield (
-                    f"Not stored yet on {moment(gap['at_ns'])}: {_many(gap['events'], 'event')}"
-                    " waiting in memory. Make the sheet again in a minute."
+                    f"Not stored yet on {moment(gap['at_ns'])}: {_many(gap['events'], 'event')},"
+                    f" some of them since {moment(gap['from_ns'])}. They wait in memory. Make the"
+                    " sheet again once logd stores events."
                 )
             case "more_losses":
                 yield (
@@ -98,8 +101,20 @@ def _loss(gap: Gap) -> str:
     return f"{what.capitalize()} {producer}, made {between}: lost."
 
 
+def _is_on_its_way(gap: Gap) -> bool:
+    if gap["kind"] != "pending":
+        return False
+    waited_ns: int = gap["at_ns"] - gap["from_ns"]
+    return waited_ns <= _ON_THEIR_WAY_NS
+
+
 def _note(gap: Gap) -> str:
     match gap.get("kind"):
+        case "pending":
+            return (
+                "Being stored when the sheet was made, so that they are on the next one only:"
+                f" {_many(gap['events'], 'event')} of the last seconds."
+            )
         case "claimed":
             return (
                 f"Program {gap['producer']} claims in its own file that more was stored from number"
