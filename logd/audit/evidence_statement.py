@@ -10,12 +10,12 @@
     up_to 20417                        of the events up to this one
     made 1772409600000000000           when, by logd's clock
     events 63 QmFz...=                 their number, and the root of the tree of their leaves
-    gaps 1 c2Vl...=                    what may be missing: the number of lines, and their root
+    caveats 1 c2Vl...=                    what may be missing: the number of lines, and their root
 
 Both roots are those of RFC 9162: over the events' data as in a proof (`logd.audit.proof`), in the
-order of storing, and over the lines of gaps. So whoever has the statement notices an event that was
-left out, changed or moved since. The trail's key signs it like a head. The first line is no trail's
-name, so that no statement can be taken for a head.
+order of storing, and over the lines of caveats. So whoever has the statement notices an event that
+was left out, changed or moved since. The trail's key signs it like a head. The first line is no
+trail's name, so that no statement can be taken for a head.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class Statement:
     made_ns: int
     events: int
     events_root: bytes
-    gaps: Sequence[str]
+    caveats: Sequence[str]
 
 
-def gap_line(gap: object) -> str:
-    """Returns a gap as the one line of JSON that the statement covers."""
-    return json.dumps(gap, sort_keys=True, separators=(",", ":"))
+def caveat_line(caveat: object) -> str:
+    """Returns a caveat as the one line of JSON that the statement covers."""
+    return json.dumps(caveat, sort_keys=True, separators=(",", ":"))
 
 
 def format(statement: Statement) -> str:
     """Returns the statement as the text of a note."""
     head = statement.head
-    gaps_root = merkle.root([merkle.leaf_hash(line.encode()) for line in statement.gaps])
+    caveats_root = merkle.root([merkle.leaf_hash(line.encode()) for line in statement.caveats])
     lines = (
         TITLE,
         f"trail {head.origin}",
@@ -67,7 +67,7 @@ def format(statement: Statement) -> str:
         f"up_to {statement.up_to}",
         f"made {statement.made_ns}",
         f"events {statement.events} {encode_base64(statement.events_root)}",
-        f"gaps {len(statement.gaps)} {encode_base64(gaps_root)}",
+        f"caveats {len(statement.caveats)} {encode_base64(caveats_root)}",
     )
     return "".join(f"{line}\n" for line in lines)
 

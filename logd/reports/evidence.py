@@ -1,9 +1,9 @@
 """Reports for an evidence sheet: what it has and what may be missing, and its events with proofs.
 
-`evidence` is one row, of one moment: the number of events and the root over them, the gaps, and the
-head of the trail, all in a statement that the trail's key signs. `evidence_events` are the events,
-each with its proof. The parts of `logd.audit` are imported only when a sheet is asked for: they
-take memory.
+`evidence` is one row, of one moment: the number of events and the root over them, the caveats, and
+the head of the trail, all in a statement that the trail's key signs. `evidence_events` are the
+events, each with its proof. The parts of `logd.audit` are imported only when a sheet is asked for:
+they take memory.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from logd import instance_lock
 from logd.clock.event_age import is_plausible
 from logd.config.settings import Config
 from logd.errors import KeyFileError, LogdError
+from logd.reports.evidence_caveats import CaveatSearch
 from logd.reports.evidence_events import StoredEvent, Wanted
-from logd.reports.evidence_gaps import GapSearch
 from logd.reports.parameters import BadParameter, Parameters
 from logd.storage import merkle
 from logd.storage.database import Connection
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # for those about an item: for more, ask for a shorter time.
 SHEET_EVENTS_MAX = 5000
 SHEET_BYTES_MAX = 16 * 1024 * 1024
-LOOKED_MAX = 50_000
+LOOKED_MAX = 20_000
 PAGE_EVENTS_MAX = 500
 # A page has at least one event, and ends at so many bytes of properties and of proofs.
 PAGE_PROPS_MAX = 512 * 1024
@@ -67,14 +67,14 @@ def evidence(connection: Connection, parameters: Parameters) -> Answer:
             break
     row |= found.columns()
     stats = None if config is None else instance_lock.read_runtime_stats(config.lock_file)
-    search = GapSearch(
+    search = CaveatSearch(
         connection,
         wanted.since_ns or 0,
         INT64_MAX if wanted.until_ns is None else wanted.until_ns,
         stats,
     )
-    gaps = list(search.gaps())
-    row |= _signed(config, trail, head, wanted, found, gaps, now_ns)
+    caveats = list(search.caveats())
+    row |= _signed(config, trail, head, wanted, found, caveats, now_ns)
     row |= _verified(connection)
     return Answer(
         [
@@ -182,7 +182,8 @@ class _Proofs:
         except prover.CannotBeProven as error:
             return None, str(error)
         except (prover.TrailChanged, prover.NoSuchEvent) as error:
-            return None, f"CHANGED: {error}"
+            newer = event.batch > self._head.size  # than the head that was asked for
+            return None, str(error) if newer else f"CHANGED: {error}"
         except (proof.Refuted, TypeError, ValueError, OverflowError) as error:
             return None, f"CHANGED: {error}. Run `logd verify`."
         assert content[0] == event.id
@@ -235,7 +236,7 @@ def _signed(
     head: Head,
     wanted: Wanted,
     found: _Found,
-    gaps: list[dict[str, Any]],
+    caveats: list[dict[str, Any]],
     made_ns: int,
 ) -> Row:
     """Returns the columns of the head and of the statement, both signed if there is a key."""
@@ -243,7 +244,7 @@ def _signed(
     from logd.audit.checkpoint import Checkpoint, origin
     from logd.audit.head_signer import checkpoint_text
 
-    lines = [evidence_statement.gap_line(gap) for gap in gaps]
+    lines = [evidence_statement.caveat_line(caveat) for caveat in caveats]
     text = evidence_statement.format(
         evidence_statement.Statement(
             Checkpoint(origin(trail), head.batch, head.hash),
@@ -268,7 +269,7 @@ def _signed(
         "head": head_text if signer is None else signer.sign(head_text),
         "public_key": signer and signer.vkey,
         "unsigned": unsigned,
-        "gaps": lines,
+        "caveats": lines,
         # Of an incomplete sheet there is no statement.
         "statement": None if found.more else text if signer is None else signer.sign(text),
     }

@@ -257,8 +257,8 @@ func sheet(folder, vkey string) {
 	}
 	must(said["trail"] == name && said["head"] == fmt.Sprintf("%d %v", size, trail), "of another head")
 	var found struct {
-		Gaps   []string
-		Events []sheetEvent
+		Caveats []string
+		Events  []sheetEvent
 	}
 	decoder := json.NewDecoder(strings.NewReader(read("sheet.json")))
 	decoder.UseNumber()
@@ -272,7 +272,7 @@ func sheet(folder, vkey string) {
 	if said["until"] != "-" {
 		until = number(said["until"], "")
 	}
-	var leaves, gaps []tlog.Hash
+	var leaves, caveats []tlog.Hash
 	last, proofs := int64(0), 0
 	for _, one := range found.Events {
 		var data []byte
@@ -300,10 +300,10 @@ func sheet(folder, vkey string) {
 		last = one.ID
 	}
 	must(said["events"] == fmt.Sprintf("%d %v", len(leaves), root(leaves)), "not all of the events")
-	for _, gap := range found.Gaps {
-		gaps = append(gaps, tlog.RecordHash([]byte(gap)))
+	for _, caveat := range found.Caveats {
+		caveats = append(caveats, tlog.RecordHash([]byte(caveat)))
 	}
-	must(said["gaps"] == fmt.Sprintf("%d %v", len(gaps), root(gaps)), "not all of the gaps")
+	must(said["caveats"] == fmt.Sprintf("%d %v", len(caveats), root(caveats)), "not all of the caveats")
 	there, err := os.ReadDir(filepath.Join(folder, "proofs"))
 	must(err == nil || proofs == 0, "no proofs")
 	must(len(there) == proofs, "proofs of other events")

@@ -137,8 +137,8 @@ def sheet(folder: Path, keys: list[str]) -> None:
         must(since <= one["ts_ns"] < until, "of another time")
         last = one["id"]
     must(said["events"] == counted(leaves), "not all of the events")
-    gaps = [sha256(b"\0" + gap.encode()).digest() for gap in found["gaps"]]
-    must(said["gaps"] == counted(gaps), "not all of the gaps")
+    caveats = [sha256(b"\0" + caveat.encode()).digest() for caveat in found["caveats"]]
+    must(said["caveats"] == counted(caveats), "not all of the caveats")
     there = folder / "proofs"
     must({file.name for file in there.glob("*")} == proofs, "proofs of other events")
 

@@ -144,7 +144,7 @@ def test_the_sheet_of_the_busiest_student_equals_an_independent_computation(
     own = [row for row in school.exported if row["user"] == user]
     assert len(own) > 1500
     assert columns(sheet["events"]) == columns(sorted(own, key=lambda row: row["id"]))
-    assert [json.loads(gap)["kind"] for gap in sheet["gaps"]] == ["begins"]
+    assert [json.loads(caveat)["kind"] for caveat in sheet["caveats"]] == ["begins"]
     assert sheet["completeness"][0] == "No number is missing in this range."
     assert sheet["trail"]["verified"] == "whole"
 
@@ -356,15 +356,16 @@ def changes(files: Files, other: Files, vkey: str) -> Iterator[tuple[str, Files]
             yield f"byte {at} of {name}", {**files, name: bytes(data)}
     for line, value in (
         ("user", '"21"'), ("items", '["a=b"]'), ("since", "5"), ("until", "5"), ("up_to", "9" * 9),
-        ("made", "5"), ("events", f"{len(sheet['events']) - 1} {first['leaf']}"), ("gaps", "0 x"),
+        ("made", "5"), ("events", f"{len(sheet['events']) - 1} {first['leaf']}"),
+        ("caveats", "0 x"),
     ):  # fmt: skip
         yield f"the statement says {line} {value}", with_statement(files, line, value)
-    yield "a gap is left out", edited(files, lambda s: s["gaps"].pop())
+    yield "a caveat is left out", edited(files, lambda s: s["caveats"].pop())
     yield (
-        "a gap is changed",
-        edited(files, lambda s: s["gaps"].append(s["gaps"].pop().replace("1", "2"))),
+        "a caveat is changed",
+        edited(files, lambda s: s["caveats"].append(s["caveats"].pop().replace("1", "2"))),
     )
-    yield "a gap is added", edited(files, lambda s: s["gaps"].append('{"kind":"loss"}'))
+    yield "a caveat is added", edited(files, lambda s: s["caveats"].append('{"kind":"loss"}'))
     yield "another key has signed a shorter one", forged(files, vkey.partition("+")[0])
 
 

@@ -45,10 +45,14 @@ def events(connection: Connection, **params: Any) -> list[dict[str, Any]]:
     return [row for page in pages(connection, **params) for row in page.rows]
 
 
-def gaps(connection: Connection, *kinds: str, **params: Any) -> list[dict[str, Any]]:
-    """The gaps of those kinds for a range; without kinds all but the trail's beginning."""
-    found = map(json.loads, sheet(connection, user="7", **params)["gaps"])
-    return [gap for gap in found if (gap["kind"] in kinds if kinds else gap["kind"] != "begins")]
+def caveats(connection: Connection, *kinds: str, **params: Any) -> list[dict[str, Any]]:
+    """The caveats of those kinds for a range; without kinds all but the trail's beginning."""
+    found = map(json.loads, sheet(connection, user="7", **params)["caveats"])
+    return [
+        caveat
+        for caveat in found
+        if (caveat["kind"] in kinds if kinds else caveat["kind"] != "begins")
+    ]
 
 
 def tree(leaves: list[bytes]) -> bytes:

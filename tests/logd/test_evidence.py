@@ -284,9 +284,11 @@ def test_the_statement_and_the_head_are_signed_by_the_trails_key(instance: Insta
         "up_to": str(row["up_to"]),
         "made": str(row["made_ns"]),
         "events": lines(row["statement"])["events"],
-        "gaps": (
-            f"{len(row['gaps'])} "
-            + b64encode(tree([merkle.leaf_hash(gap.encode()) for gap in row["gaps"]])).decode()
+        "caveats": (
+            f"{len(row['caveats'])} "
+            + b64encode(
+                tree([merkle.leaf_hash(caveat.encode()) for caveat in row["caveats"]])
+            ).decode()
         ),
     }
     # No statement can be taken for a head of the trail.

@@ -211,9 +211,11 @@ def figures(report: str, answer: Answer) -> dict[Any, list[dict[str, Any]]]:
     found: dict[Any, list[dict[str, Any]]] = {}
     for row in answer.rows:
         row = {key: value for key, value in row.items() if key not in LEFT_OUT}
-        if "gaps" in row:  # without the time at which this trail began, and without sequences
-            gaps = [gap for gap in map(json.loads, row["gaps"]) if gap["kind"] != "begins"]
-            row["gaps"] = [{**gap, "first": None} for gap in gaps]
+        if "caveats" in row:  # without the time at which this trail began, and without sequences
+            caveats = [
+                caveat for caveat in map(json.loads, row["caveats"]) if caveat["kind"] != "begins"
+            ]
+            row["caveats"] = [{**caveat, "first": None} for caveat in caveats]
         found.setdefault(tuple(row[key] for key in KEYS.get(report, ())), []).append(row)
     return found
 

@@ -22,14 +22,14 @@ from webapp.classroom.model.reports import Reports, or_unavailable, record, repo
 PAGE_EVENTS = 100
 # The most events with proofs that one request asks for: logd makes each proof within its two
 # seconds for a page.
-PROVEN_EVENTS = 250
+PROVEN_EVENTS = 100
 WHOLE_EVENTS = 500
 # Where it does not, the next request asks for a fifth, down to this many.
 PROVEN_EVENTS_MIN = 10
 # After this many seconds no further page is requested.
 SHEET_S_MAX = 30.0
 
-Gap = dict[str, Any]
+Caveat = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Sheet:
     head: str
     public_key: str | None
     unsigned: str | None
-    gaps: list[str]
+    caveats: list[str]
     statement: str | None
     verified: str | None
     verified_ns: int | None
@@ -80,9 +80,9 @@ class Sheet:
     anchored_in_file: bool = False
 
     @property
-    def found_gaps(self) -> list[Gap]:
-        """The gaps, each a map with its `kind`."""
-        return [json.loads(line) for line in self.gaps]
+    def found_caveats(self) -> list[Caveat]:
+        """The caveats, each a map with its `kind`."""
+        return [json.loads(line) for line in self.caveats]
 
 
 @dataclass(frozen=True)

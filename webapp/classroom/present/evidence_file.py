@@ -91,7 +91,7 @@ def _json(
             "anchored_batches": sheet.anchored_batches,
             "anchored_root": sheet.anchored_root,
         },
-        "gaps": sheet.gaps,
+        "caveats": sheet.caveats,
         "events": [_event(one, describe) for one in events],
     }
     return json.dumps(_valid(found), ensure_ascii=False, indent=1, allow_nan=False) + "\n"

@@ -54,8 +54,8 @@ To check it, one step after the other
    The log cannot prove it; a reason that begins with CHANGED means that the log was tampered with.
 5. The numbers of the events (`id`) ascend. The Merkle tree over their leaves in that order has the
    number of leaves and the root of the statement's line `events`.
-6. The Merkle tree over the lines of `gaps` in sheet.json, each a leaf of its UTF-8 bytes, has the
-   number and root of the statement's line `gaps`.
+6. The Merkle tree over the lines of `caveats` in sheet.json, each a leaf of its UTF-8 bytes, has
+   the number and root of the statement's line `caveats`.
 7. Each event is of the statement's `user` and within its times `since` and `until` (`-`: open), and
    its number is not above `up_to`.
 
@@ -69,7 +69,7 @@ What this shows
 - That each event is in the log as it was stored, unchanged to the last bit, with the time that its
   program claimed and the time at which it was stored, under the head of head.txt.
 - That nothing was left out of the sheet, added, moved or changed since the log signed the
-  statement, which covers every event of the question and every known gap: a sheet with one event
+  statement, which covers every event of the question and every known caveat: a sheet with one event
   less does not have the number and the root of its statement.
 - With an earlier head of the log that you hold, and a proof of growth (`logd prove --growth`), that
   nothing was changed or removed from the log since that head.
@@ -83,9 +83,9 @@ What this does not show
   proofs name the batches that the events are in, and how many events these have; whose the other
   events are cannot be seen from here. Who has the log itself can count: `logd export`,
   `logd verify`.
-- That no event was lost before it was stored. That is what `gaps` is about: numbers that are
+- That no event was lost before it was stored. That is what `caveats` is about: numbers that are
   missing from the log, by producer and time. A missing number has no name: whose event it was
-  cannot be known, so that a gap counts for everyone.
+  cannot be known, so that a caveat counts for everyone.
 - Whether the clock of a program was right. `time_in_doubt` marks a time that does not go with the
   time of storing, such as that of events that were brought in later.
 - What happened and was never logged.

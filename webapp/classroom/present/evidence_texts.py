@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from webapp.classroom.model.evidence import Gap, Sheet
+from webapp.classroom.model.evidence import Caveat, Sheet
 from webapp.classroom.present.filters import moment, readable
 
-# The gaps that mean that a number is missing, or may be.
+# The caveats that mean that a number is missing, or may be.
 MISSING = ("loss", "open_tail", "pending", "more_losses")
 # Events that wait for no longer than this are on their way: logd stores them in the next moment.
 _ON_THEIR_WAY_NS = 10 * 10**9
@@ -37,9 +37,9 @@ class Completeness:
 
 
 def completeness(sheet: Sheet) -> Completeness:
-    """Returns what the gaps, the last verification and the anchors say about a sheet."""
-    gaps = sheet.found_gaps
-    missing = [gap for gap in gaps if gap.get("kind") in MISSING and not _is_on_its_way(gap)]
+    """Returns what the caveats, the last verification and the anchors say about a sheet."""
+    caveats = sheet.found_caveats
+    missing = [one for one in caveats if one.get("kind") in MISSING and not _is_on_its_way(one)]
     first = "No number is missing in this range."
     if missing:
         first = (
@@ -50,129 +50,127 @@ def completeness(sheet: Sheet) -> Completeness:
         not missing,
         first,
         list(_missing(missing)),
-        [_note(gap) for gap in gaps if gap not in missing],
+        [_note(one) for one in caveats if one not in missing],
         [*_trail(sheet)],
     )
 
 
-def _missing(gaps: list[Gap]) -> Iterator[str]:
-    losses = [gap for gap in gaps if gap["kind"] == "loss"]
-    for gap in losses[:_LOSS_LISTED_MAX]:
-        yield _loss(gap)
+def _missing(caveats: list[Caveat]) -> Iterator[str]:
+    losses = [one for one in caveats if one["kind"] == "loss"]
+    for one in losses[:_LOSS_LISTED_MAX]:
+        yield _loss(one)
     if len(losses) > _LOSS_LISTED_MAX:
         left = losses[_LOSS_LISTED_MAX:]
-        known = sum(gap["events"] or 0 for gap in left)
+        known = sum(one["events"] or 0 for one in left)
         yield (
             f"{len(left):,} more entries of the loss ledger, with {known:,} known events, are in"
             " the download."
         )
-    for gap in gaps:
-        match gap["kind"]:
+    for one in caveats:
+        match one["kind"]:
             case "open_tail":
                 yield (
-                    f"Not known: the last numbers of {_many(gap['producers'], 'program')} that"
+                    f"Not known: the last numbers of {_many(one['producers'], 'program')} that"
                     " keep no copy of what they send. Whether anything that they sent since"
-                    f" {moment(gap['from_ns'])} was not received cannot be known."
+                    f" {moment(one['from_ns'])} was not received cannot be known."
                 )
             case "pending":
                 yield (
-                    f"Not stored yet on {moment(gap['at_ns'])}: {_many(gap['events'], 'event')},"
-                    f" some of them since {moment(gap['from_ns'])}. They wait in memory. Make the"
+                    f"Not stored yet on {moment(one['at_ns'])}: {_many(one['events'], 'event')},"
+                    f" some of them since {moment(one['from_ns'])}. They wait in memory. Make the"
                     " sheet again once logd stores events."
                 )
             case "more_losses":
                 yield (
-                    f"The loss ledger has more entries since then than the {gap['listed']:,} that"
+                    f"The loss ledger has more entries since then than the {one['listed']:,} that"
                     " were looked at. What the others say about this range cannot be known here."
                 )
 
 
-def _loss(gap: Gap) -> str:
-    between = f"between {moment(gap['from_ns'])} and {moment(gap['to_ns'])}"
-    producer = f"of program {gap['producer']} ({readable(gap['cause'])})"
-    if gap["events"] is None:
+def _loss(one: Caveat) -> str:
+    between = f"between {moment(one['from_ns'])} and {moment(one['to_ns'])}"
+    producer = f"of program {one['producer']} ({readable(one['cause'])})"
+    if one["events"] is None:
         return (
-            f"From number {gap['first']:,} {producer}, made {between}: how many are missing cannot"
+            f"From number {one['first']:,} {producer}, made {between}: how many are missing cannot"
             " be known."
         )
-    what = f"number {gap['first']:,}"
-    if gap["events"] > 1:
-        what = f"numbers {gap['first']:,} to {gap['last']:,}"
+    what = f"number {one['first']:,}"
+    if one["events"] > 1:
+        what = f"numbers {one['first']:,} to {one['last']:,}"
     return f"{what.capitalize()} {producer}, made {between}: lost."
 
 
-def _is_on_its_way(gap: Gap) -> bool:
-    if gap["kind"] != "pending":
+def _is_on_its_way(one: Caveat) -> bool:
+    if one["kind"] != "pending":
         return False
-    waited_ns: int = gap["at_ns"] - gap["from_ns"]
+    waited_ns: int = one["at_ns"] - one["from_ns"]
     return waited_ns <= _ON_THEIR_WAY_NS
 
 
-def _note(gap: Gap) -> str:
-    match gap.get("kind"):
+def _note(one: Caveat) -> str:
+    match one.get("kind"):
         case "pending":
             return (
                 "Being stored when the sheet was made, so that they are on the next one only:"
-                f" {_many(gap['events'], 'event')} of the last seconds."
+                f" {_many(one['events'], 'event')} of the last seconds."
             )
         case "claimed":
             return (
-                f"Program {gap['producer']} claims in its own file that more was stored from number"
-                f" {gap['first']:,} on. Nothing else shows it."
+                f"Program {one['producer']} claims in its own file that more was stored from number"
+                f" {one['first']:,} on. Nothing else shows it."
             )
         case "quarantined":
             when = "in the seven days after this range (they may have waited since)"
             return (
-                f"Refused by logd {when if gap['after'] else 'in this range'}:"
-                f" {_many(gap['entries'], 'piece')} of input ({_counts(gap['reasons'])}), of which"
-                f" {gap['events']:,} had the number of an event. The quarantine has them."
+                f"Refused by logd {when if one['after'] else 'in this range'}:"
+                f" {_many(one['entries'], 'piece')} of input ({_counts(one['reasons'])}), of which"
+                f" {one['events']:,} had the number of an event. The quarantine has them."
             )
         case "quarantine_cut":
-            before = "" if gap["before_ns"] is None else f" before {moment(gap['before_ns'])}"
+            before = "" if one["before_ns"] is None else f" before {moment(one['before_ns'])}"
             return (
-                f"No longer kept: {_many(gap['entries'], 'older entry', 'older entries')} of the"
+                f"No longer kept: {_many(one['entries'], 'older entry', 'older entries')} of the"
                 f" quarantine. What logd refused{before} cannot be known."
             )
         case "refused":
             return (
-                f"Programs that ran between {moment(gap['from_ns'])} and {moment(gap['to_ns'])}"
-                f" refused to log {_many(gap['events'], 'event')} ({_counts(gap['causes'])}), by"
+                f"Programs that ran between {moment(one['from_ns'])} and {moment(one['to_ns'])}"
+                f" refused to log {_many(one['events'], 'event')} ({_counts(one['causes'])}), by"
                 " their own count. When, within that time or before it, and whose they were,"
                 " cannot be known."
             )
         case "removed":
-            return _removed(gap)
+            return _removed(one)
         case "removed_others":
             return (
-                f"Also removed, as the log records: {_many(gap['events'], 'event')} stored at other"
-                " times. What times they were of cannot be known any more."
+                f"Also removed, as the log records: {_many(one['events'], 'event')} stored at other"
+                " times, or at times no longer known. What times they were of cannot be known."
             )
         case "begins":
             return (
-                f"The log begins on {moment(gap['at_ns'])}. What is from before was brought in"
+                f"The log begins on {moment(one['at_ns'])}. What is from before was brought in"
                 " later, and what happened then without being brought in is not here."
             )
-        case "more_acts":
-            return (
-                f"More than {gap['listed']:,} acts removed events stored around this range; the"
-                " newest are named here."
-            )
-    return f"logd also reports: {readable(gap)}"
+    return f"logd also reports: {readable(one)}"
 
 
-def _removed(gap: Gap) -> str:
-    act = f"as event {gap['act']:,} records"
-    if gap["at_ns"] is not None:
-        act += f" ({moment(gap['at_ns'])})"
+def _removed(one: Caveat) -> str:
+    act = f"as event {one['first_act']:,} records"
+    if one["acts"] > 1:
+        act = f"as events from {one['first_act']:,} to {one['last_act']:,} record"
+    if one["from_ns"] is not None:
+        act += f" ({moment(one['from_ns'])}"
+        act += ")" if one["acts"] == 1 else f" to {moment(one['to_ns'])})"
     why = {
         "pruned": "Removed because their time of keeping was over",
         "erased": "Erased because a person was forgotten",
-    }.get(gap["how"], readable(gap["how"]))
+    }.get(one["how"], readable(one["how"]))
     said = []
-    if gap["events"]:
-        said.append(f"{_many(gap['events'], 'event')} stored around this range")
-    if gap["redacted"]:
-        said.append(f"the name of that person in {_many(gap['redacted'], 'more event')}")
+    if one["events"]:
+        said.append(f"{_many(one['events'], 'event')} stored around this range")
+    if one["redacted"]:
+        said.append(f"the name of that person in {_many(one['redacted'], 'more event')}")
     return f"{why}, {act}: {' and '.join(said)}."
 
 

@@ -3,7 +3,7 @@
 A lost number names its producer, and neither a person nor a time. Its time is bounded by the
 producer's events before and after it; where these are not found, by what is certain: an event was
 made before its loss was noticed, and its producer not earlier than an outbox may wait before it
-was first seen. Each gap is a map with a `kind`; shared/PROTOCOL.md describes them.
+was first seen. Each caveat is a map with a `kind`; shared/PROTOCOL.md describes them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from logd.runtime_stats import RuntimeStats
 from logd.storage.database import Connection
 from logd_wire.schema import INT64_MAX
 
-Gap = dict[str, Any]
+Caveat = dict[str, Any]
 
-LOSSES_MAX = 200
-ACTS_MAX = 100
+LOSSES_MAX = 1000
 # Events that are read to find those of the producer next to a loss: of one loss, and of all.
 SEARCHED_MAX = 20_000
 SEARCHED_ALL_MAX = 400_000
@@ -29,8 +28,8 @@ REASONS_MAX = 20
 
 
 @dataclass
-class GapSearch:
-    """Searches one transaction's view of the trail for gaps from `since_ns` to `until_ns`."""
+class CaveatSearch:
+    """Searches one transaction's view of the trail for caveats from `since_ns` to `until_ns`."""
 
     connection: Connection
     since_ns: int
@@ -38,8 +37,8 @@ class GapSearch:
     stats: RuntimeStats | None = None
     searched: int = 0
 
-    def gaps(self) -> Iterator[Gap]:
-        """Yields all gaps, those of the loss ledger first."""
+    def caveats(self) -> Iterator[Caveat]:
+        """Yields all caveats, those of the loss ledger first."""
         yield from self._losses()
         yield from self._open_tails()
         yield from self._pending()
@@ -50,13 +49,13 @@ class GapSearch:
 
     # -- missing numbers -------------------------------------------------------------------------
 
-    def _losses(self) -> Iterator[Gap]:
+    def _losses(self) -> Iterator[Caveat]:
         # An event is made before its loss is noticed.
         rows = self.connection.execute(
             "SELECT l.id, p.uid || '-' || p.key, p.id, p.first_seen_ns, l.first, l.last, l.cause,"
             " l.detected_ns, b.first_event, b.first_event + b.events"
             " FROM loss l JOIN producer p ON p.id = l.producer JOIN batch b ON b.id = l.batch"
-            " WHERE l.detected_ns >= ? ORDER BY l.id DESC LIMIT ?",
+            " WHERE l.detected_ns >= ? ORDER BY l.id LIMIT ?",
             (self.since_ns, LOSSES_MAX + 1),
         ).fetchall()
         for loss, producer, row, seen_ns, first, last, cause, detected_ns, start, end in rows[
@@ -90,6 +89,7 @@ class GapSearch:
             "SELECT e.id, e.ts_ns FROM event e WHERE e.id < :end AND e.id >= :end - :searched"
             " AND e.producer = :producer AND e.sequence < :sequence ORDER BY e.id DESC LIMIT 1",
             {"producer": producer, "sequence": first, "end": end},
+            start=end,
             earliest=True,
         )
 
@@ -99,17 +99,21 @@ class GapSearch:
             "SELECT e.id, e.ts_ns FROM event e WHERE e.id >= :start AND e.id < :start + :searched"
             " AND e.producer = :producer AND e.sequence > :sequence ORDER BY e.id LIMIT 1",
             {"producer": producer, "sequence": last, "start": start},
+            start=start,
             earliest=False,
         )
 
-    def _neighbour(self, sql: str, values: dict[str, int], *, earliest: bool) -> int | None:
+    def _neighbour(
+        self, sql: str, values: dict[str, int], *, start: int, earliest: bool
+    ) -> int | None:
         if self.searched >= SEARCHED_ALL_MAX:
             return None
-        self.searched += SEARCHED_MAX
         found = self.connection.execute(sql, {**values, "searched": SEARCHED_MAX}).fetchone()
         if found is None:
+            self.searched += SEARCHED_MAX
             return None
         event_id, ts_ns = found
+        self.searched += abs(event_id - start)
         (stored_ns,) = self.connection.execute(
             "SELECT stored_ns FROM batch WHERE first_event <= ? ORDER BY first_event DESC, id DESC"
             " LIMIT 1",
@@ -120,7 +124,7 @@ class GapSearch:
         # A wrong clock, or imported history, bounds nothing: the time of storing does.
         return int(stored_ns - LATE_MAX_NS if earliest else stored_ns)
 
-    def _open_tails(self) -> Iterator[Gap]:
+    def _open_tails(self) -> Iterator[Caveat]:
         """Yields producers without an outbox that have not said their last number.
 
         What they sent last and what was not received is not known until they send again, or end.
@@ -133,7 +137,7 @@ class GapSearch:
         if producers:
             yield {"kind": "open_tail", "producers": producers, "from_ns": from_ns}
 
-    def _pending(self) -> Iterator[Gap]:
+    def _pending(self) -> Iterator[Caveat]:
         stats = self.stats
         if stats is None:
             return
@@ -148,7 +152,7 @@ class GapSearch:
 
     # -- what has or had no number ---------------------------------------------------------------
 
-    def _quarantined(self) -> Iterator[Gap]:
+    def _quarantined(self) -> Iterator[Caveat]:
         """Yields what logd refused in the range, and what it refused up to seven days after it.
 
         What it refused later may have been waiting in an outbox since the range.
@@ -179,7 +183,7 @@ class GapSearch:
         if ever > kept and (oldest_ns is None or oldest_ns >= self.since_ns):
             yield {"kind": "quarantine_cut", "entries": ever - kept, "before_ns": oldest_ns}
 
-    def _refused(self) -> Iterator[Gap]:
+    def _refused(self) -> Iterator[Caveat]:
         """Yields what producers, as they report, refused while they were seen, or before."""
         rows = self.connection.execute(
             "SELECT r.cause, sum(r.events), count(*), min(p.first_seen_ns), max(p.last_seen_ns)"
@@ -196,38 +200,31 @@ class GapSearch:
                 "to_ns": max(row[4] for row in rows),
             }
 
-    def _removed(self) -> Iterator[Gap]:
-        """Yields each act that removed or redacted events stored in the range or soon after it."""
+    def _removed(self) -> Iterator[Caveat]:
+        """Yields what was removed or redacted of the events stored in the range or soon after."""
         first, end = self._stored_ids()
         query = self.connection.execute
-        inside = 0
+        # The runs are disjoint, so that only the last one that begins before `first` reaches it.
         rows = query(
-            "SELECT r.id, r.kind, r.event, e.ts_ns,"
-            " (SELECT coalesce(sum(min(d.last, ?2 - 1) - max(d.first, ?1) + 1), 0) FROM removed d"
-            "  WHERE d.removal = r.id AND d.last >= ?1 AND d.first < ?2),"
-            " (SELECT count(*) FROM redacted d"
-            "  WHERE d.removal = r.id AND d.event >= ?1 AND d.event < ?2)"
-            " FROM removal r LEFT JOIN event e ON e.id = r.event"
-            " WHERE r.id IN (SELECT removal FROM removed WHERE last >= ?1 AND first < ?2"
-            "  UNION SELECT removal FROM redacted WHERE event >= ?1 AND event < ?2)"
-            " ORDER BY r.id DESC LIMIT ?3",
-            (first, end, ACTS_MAX + 1),
+            "WITH gone (removal, events, redacted) AS ("
+            " SELECT removal, sum(min(last, ?2 - 1) - max(first, ?1) + 1), 0 FROM removed"
+            " WHERE first < ?2 AND last >= ?1 AND first >="
+            " coalesce((SELECT max(first) FROM removed WHERE first <= ?1), 0) GROUP BY removal"
+            " UNION ALL SELECT removal, 0, count(*) FROM redacted WHERE event >= ?1 AND event < ?2"
+            " GROUP BY removal)"
+            " SELECT r.kind, sum(g.events), sum(g.redacted), count(DISTINCT r.id), min(r.event),"
+            " max(r.event), min(e.ts_ns), max(e.ts_ns)"
+            " FROM gone g JOIN removal r ON r.id = g.removal LEFT JOIN event e ON e.id = r.event"
+            " GROUP BY r.kind ORDER BY r.kind",
+            (first, end),
         ).fetchall()
-        for _removal, kind, act, at_ns, events, redacted in rows[:ACTS_MAX]:
-            inside += events
-            yield {
-                "kind": "removed",
-                "how": kind,
-                "events": events,
-                "redacted": redacted,
-                "act": act,
-                "at_ns": at_ns,
-            }
-        if len(rows) > ACTS_MAX:
-            yield {"kind": "more_acts", "listed": ACTS_MAX}
+        names = ("how", "events", "redacted", "acts", "first_act", "last_act", "from_ns", "to_ns")
+        for row in rows:
+            yield {"kind": "removed", **dict(zip(names, row, strict=True))}
         (every,) = query("SELECT coalesce(sum(events), 0) FROM removal").fetchone()
-        if every > inside and len(rows) <= ACTS_MAX:
-            yield {"kind": "removed_others", "events": every - inside}
+        others = every - sum(row[1] for row in rows)
+        if others > 0:
+            yield {"kind": "removed_others", "events": others}
 
     def _stored_ids(self) -> tuple[int, int]:
         """Returns the events (first, end) stored when those of the range may have been stored.
@@ -257,7 +254,7 @@ class GapSearch:
         ).fetchone()
         return INT64_MAX if row is None else int(row[0])
 
-    def _begin(self) -> Iterator[Gap]:
+    def _begin(self) -> Iterator[Caveat]:
         (began_ns,) = self.connection.execute("SELECT min(started_ns) FROM run").fetchone()
         if began_ns is not None and self.since_ns < began_ns:
             yield {"kind": "begins", "at_ns": began_ns}

@@ -6,15 +6,16 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from logd.batch import LOST_CLAIMED, LOST_TAIL_UNKNOWN, Batch
 from logd.clock import readings
 from logd.maintenance import stored_times
-from logd.reports import evidence_gaps
+from logd.reports import evidence_caveats
 from logd.runtime_stats import RuntimeStats, WaitingSince
 from logd.storage.job_table import FORGET, PRUNE
-from tests.logd.evidence_log import HOUR_NS, NOW, Log, gaps, lines, sheet
+from tests.logd.evidence_log import HOUR_NS, NOW, Log, caveats, lines, sheet
 from tests.logd.made_up_trail import DAY_NS, Trail
 
 
@@ -36,8 +37,8 @@ def test_a_range_with_a_loss_says_so_and_others_do_not(log: Log) -> None:
     for hour in range(11, 20):
         log.put(NOW + hour * HOUR_NS, stored_ns=NOW + max(hour, 12) * HOUR_NS)
     connection = log.store.connection
-    (gap,) = gaps(connection, **hours(0, 20))
-    assert gap == {
+    (caveat,) = caveats(connection, **hours(0, 20))
+    assert caveat == {
         "kind": "loss", "loss": 1, "producer": "1000-0000000000000001", "first": 11, "last": 13,
         "events": 3, "cause": "not received", "from_ns": NOW + 9 * HOUR_NS,
         "to_ns": NOW + 11 * HOUR_NS, "detected_ns": NOW + 12 * HOUR_NS,
@@ -50,8 +51,10 @@ def test_a_range_with_a_loss_says_so_and_others_do_not(log: Log) -> None:
         (12, 20, 0),
         (30, 40, 0),
     ):
-        assert len(gaps(connection, **hours(since, until))) == there, (since, until)
-    assert lines(sheet(connection, user="7", **hours(10, 11))["statement"])["gaps"].startswith("1 ")
+        assert len(caveats(connection, **hours(since, until))) == there, (since, until)
+    assert lines(sheet(connection, user="7", **hours(10, 11))["statement"])["caveats"].startswith(
+        "1 "
+    )
 
 
 def test_the_neighbours_of_a_loss_are_the_same_producers(log: Log) -> None:
@@ -62,71 +65,87 @@ def test_the_neighbours_of_a_loss_are_the_same_producers(log: Log) -> None:
         log.put(NOW + minute * HOUR_NS, producer=other)
     log.lose(1, NOW + 50 * HOUR_NS)
     log.put(NOW + 60 * HOUR_NS)
-    (gap,) = gaps(log.store.connection)
-    assert (gap["from_ns"], gap["to_ns"]) == (NOW, NOW + 60 * HOUR_NS)
+    (caveat,) = caveats(log.store.connection)
+    assert (caveat["from_ns"], caveat["to_ns"]) == (NOW, NOW + 60 * HOUR_NS)
 
 
 def test_a_wrong_clock_beside_a_loss_bounds_nothing(log: Log) -> None:
     log.put(5, stored_ns=NOW)  # a clock that stood in 1970
     log.lose(1, NOW + HOUR_NS)
     log.put(NOW + 40 * DAY_NS, stored_ns=NOW + HOUR_NS)  # and one far ahead
-    (gap,) = gaps(log.store.connection)
-    assert (gap["from_ns"], gap["to_ns"]) == (NOW - 7 * DAY_NS, NOW + HOUR_NS)
+    (caveat,) = caveats(log.store.connection)
+    assert (caveat["from_ns"], caveat["to_ns"]) == (NOW - 7 * DAY_NS, NOW + HOUR_NS)
 
 
 def test_a_loss_without_neighbours_lies_between_what_is_certain(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.lose(4, NOW)  # the first numbers of a producer
-    (gap,) = gaps(log.store.connection)
-    assert (gap["from_ns"], gap["to_ns"]) == (NOW - 7 * DAY_NS, NOW)
+    (caveat,) = caveats(log.store.connection)
+    assert (caveat["from_ns"], caveat["to_ns"]) == (NOW - 7 * DAY_NS, NOW)
     log.put(NOW)
     log.lose(2, NOW + HOUR_NS)
-    monkeypatch.setattr(evidence_gaps, "SEARCHED_ALL_MAX", 0)  # nothing may be searched any more
-    newest = gaps(log.store.connection)[0]
+    monkeypatch.setattr(evidence_caveats, "SEARCHED_ALL_MAX", 0)  # nothing may be searched any more
+    newest = caveats(log.store.connection)[-1]
     assert (newest["from_ns"], newest["to_ns"]) == (NOW - 7 * DAY_NS, NOW + HOUR_NS)
 
 
 def test_a_tail_of_unknown_extent_reaches_until_it_was_noticed(log: Log) -> None:
     log.put(NOW)
     log.lose(None, NOW + 9 * HOUR_NS, LOST_TAIL_UNKNOWN)
-    (gap,) = gaps(log.store.connection)
-    assert (gap["events"], gap["last"]) == (None, None)
-    assert (gap["from_ns"], gap["to_ns"]) == (NOW, NOW + 9 * HOUR_NS)
-    assert not gaps(log.store.connection, since_ns=NOW + 9 * HOUR_NS + 1)
-    assert not gaps(log.store.connection, until_ns=NOW)
+    (caveat,) = caveats(log.store.connection)
+    assert (caveat["events"], caveat["last"]) == (None, None)
+    assert (caveat["from_ns"], caveat["to_ns"]) == (NOW, NOW + 9 * HOUR_NS)
+    assert not caveats(log.store.connection, since_ns=NOW + 9 * HOUR_NS + 1)
+    assert not caveats(log.store.connection, until_ns=NOW)
 
 
 def test_what_is_only_claimed_is_told_apart(log: Log) -> None:
     log.put(NOW)
     log.lose(40, NOW + HOUR_NS, LOST_CLAIMED)
-    assert [gap["kind"] for gap in gaps(log.store.connection)] == ["claimed"]
+    assert [caveat["kind"] for caveat in caveats(log.store.connection)] == ["claimed"]
 
 
 def test_more_losses_than_are_looked_at_are_not_passed_over(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence_gaps, "LOSSES_MAX", 3)
+    monkeypatch.setattr(evidence_caveats, "LOSSES_MAX", 3)
     for hour in range(5):
         log.put(NOW + hour * HOUR_NS)
         log.lose(1, NOW + hour * HOUR_NS)
-    found = gaps(log.store.connection)
-    assert [gap["kind"] for gap in found] == ["loss"] * 3 + ["more_losses"]
+    found = caveats(log.store.connection)
+    assert [caveat["kind"] for caveat in found] == ["loss"] * 3 + ["more_losses"]
     # None of those looked at is in this range, and what the others say is not known.
-    found = gaps(log.store.connection, until_ns=NOW + HOUR_NS)
-    assert [gap["kind"] for gap in found] == ["more_losses"]
+    found = caveats(log.store.connection, since_ns=NOW + HOUR_NS + 1)
+    assert [one["kind"] for one in found] == ["loss"] * 3
+    monkeypatch.setattr(evidence_caveats, "LOSSES_MAX", 1)
+    found = caveats(log.store.connection, since_ns=NOW + HOUR_NS, until_ns=NOW + 2 * HOUR_NS)
+    assert [one["kind"] for one in found][-1] == "more_losses"
+
+
+def test_losses_with_near_neighbours_have_bounds_however_many_they_are(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence_caveats, "SEARCHED_ALL_MAX", 500)
+    for hour in range(60):
+        log.put(NOW + hour * HOUR_NS)
+        log.lose(1, NOW + hour * HOUR_NS)
+    log.put(NOW + 60 * HOUR_NS)
+    found = caveats(log.store.connection, "loss")
+    assert len(found) == 60
+    assert all(one["to_ns"] - one["from_ns"] <= HOUR_NS for one in found)
 
 
 def test_a_producer_that_keeps_no_copy_has_a_tail_that_is_not_known(log: Log) -> None:
     lone = log.new(5)
     lone.has_outbox = False
     log.put(NOW, producer=lone)
-    (gap,) = gaps(log.store.connection, since_ns=NOW, until_ns=NOW + HOUR_NS)
-    assert gap == {"kind": "open_tail", "producers": 1, "from_ns": NOW}
-    assert not gaps(log.store.connection, until_ns=NOW)
+    (caveat,) = caveats(log.store.connection, since_ns=NOW, until_ns=NOW + HOUR_NS)
+    assert caveat == {"kind": "open_tail", "producers": 1, "from_ns": NOW}
+    assert not caveats(log.store.connection, until_ns=NOW)
     lone.ended = True
     log.put(NOW + 1, producer=lone)
-    assert not gaps(log.store.connection)
+    assert not caveats(log.store.connection)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +156,9 @@ def test_what_waits_in_outboxes_is_told_of_its_time(
     log: Log, since: int, until: int, told: bool
 ) -> None:
     stats = RuntimeStats(at_ns=NOW + 5, backlog=12, backlog_since_ns=NOW + 3)
-    search = evidence_gaps.GapSearch(log.store.connection, NOW + since, NOW + until, stats)
-    gap = {"kind": "pending", "events": 12, "from_ns": NOW + 3, "at_ns": NOW + 5}
-    assert (gap in list(search.gaps())) is told
+    search = evidence_caveats.CaveatSearch(log.store.connection, NOW + since, NOW + until, stats)
+    caveat = {"kind": "pending", "events": 12, "from_ns": NOW + 3, "at_ns": NOW + 5}
+    assert (caveat in list(search.caveats())) is told
 
 
 def test_events_wait_since_the_last_sample_by_which_all_was_stored() -> None:
@@ -165,15 +184,15 @@ def test_quarantine_in_the_range_and_in_the_week_after_it_is_told(log: Log) -> N
             1000, 5, reason, b"x", None if sequence is None else log.producer, sequence
         )
         log.commit(batch, NOW + hour * HOUR_NS)
-    found = gaps(log.store.connection, since_ns=NOW, until_ns=NOW + 10 * HOUR_NS)
+    found = caveats(log.store.connection, since_ns=NOW, until_ns=NOW + 10 * HOUR_NS)
     assert found == [
         {"kind": "quarantined", "after": False, "entries": 2, "events": 1,
          "reasons": {"checksum": 1, "malformed": 1}},
         {"kind": "quarantined", "after": True, "entries": 1, "events": 0,
          "reasons": {"checksum": 1}},
     ]  # fmt: skip
-    assert not gaps(log.store.connection, since_ns=NOW + 31 * HOUR_NS)
-    assert not gaps(log.store.connection, until_ns=NOW - 8 * DAY_NS)
+    assert not caveats(log.store.connection, since_ns=NOW + 31 * HOUR_NS)
+    assert not caveats(log.store.connection, until_ns=NOW - 8 * DAY_NS)
 
 
 def test_quarantine_that_is_no_longer_kept_is_told(log: Log) -> None:
@@ -181,22 +200,22 @@ def test_quarantine_that_is_no_longer_kept_is_told(log: Log) -> None:
     for number in range(30):  # 20 are kept
         batch.add_quarantine(1000, 5, f"reason {number}", b"x")
     log.commit(batch, NOW)
-    (gap,) = gaps(log.store.connection, "quarantine_cut")
-    assert gap == {"kind": "quarantine_cut", "entries": 10, "before_ns": NOW}
-    assert not gaps(log.store.connection, "quarantine_cut", since_ns=NOW + 1)
+    (caveat,) = caveats(log.store.connection, "quarantine_cut")
+    assert caveat == {"kind": "quarantine_cut", "entries": 10, "before_ns": NOW}
+    assert not caveats(log.store.connection, "quarantine_cut", since_ns=NOW + 1)
 
 
 def test_what_clients_refused_is_told_by_cause(log: Log) -> None:
     log.producer.refused = {"outbox_full": 5, "malformed": 2}
     log.put(NOW)
     log.put(NOW + HOUR_NS)
-    (gap,) = gaps(log.store.connection, since_ns=NOW - DAY_NS)
-    assert gap == {
+    (caveat,) = caveats(log.store.connection, since_ns=NOW - DAY_NS)
+    assert caveat == {
         "kind": "refused", "events": 7, "causes": {"malformed": 2, "outbox_full": 5},
         "from_ns": NOW, "to_ns": NOW + HOUR_NS,
     }  # fmt: skip
-    assert not gaps(log.store.connection, since_ns=NOW + 2 * HOUR_NS)
-    assert not gaps(log.store.connection, until_ns=NOW - 7 * DAY_NS)
+    assert not caveats(log.store.connection, since_ns=NOW + 2 * HOUR_NS)
+    assert not caveats(log.store.connection, until_ns=NOW - 7 * DAY_NS)
 
 
 def removed(directory: Path, act: Callable[[Trail], int]) -> tuple[Trail, int]:
@@ -226,29 +245,34 @@ def test_events_removed_from_the_range_are_told_with_the_act(
 
     trail, count = removed(directory, act)
     connection = trail.store.connection
-    found = gaps(connection, "removed")
-    assert count > 50 and sum(gap["events"] for gap in found) == count
-    assert {gap["how"] for gap in found} == {how}
-    acts = dict(
-        connection.execute(
-            "SELECT e.id, t.name FROM event e JOIN event_type t ON t.id = e.type"
-        ).fetchall()
-    )
-    expected = "events_pruned" if how == "pruned" else "person_erased"
-    assert {acts[gap["act"]] for gap in found} == {expected}
-    if how == "erased":
-        assert sum(gap["redacted"] for gap in found) > 0
+    found = caveats(connection, "removed")
+    assert count > 50
+    (one,) = found
+    assert (one["how"], one["events"]) == (how, count)
+    assert (one["redacted"] > 0) is (how == "erased")
+    rows = connection.execute(
+        "SELECT e.id, e.ts_ns, e.props FROM event e JOIN event_type t ON t.id = e.type"
+        " WHERE t.name = ?",
+        ("events_pruned" if how == "pruned" else "person_erased",),
+    ).fetchall()
+    told = [(*row[:2], msgpack.unpackb(row[2])) for row in rows]
+    acts = [row[:2] for row in told if "removal" in row[2]]
+    assert one["acts"] == len(acts)
+    assert (one["first_act"], one["last_act"]) == (min(acts)[0], max(acts)[0])
+    assert (one["from_ns"], one["to_ns"]) == (min(a[1] for a in acts), max(a[1] for a in acts))
     # Of a range in which none were stored, that is not said: only that others are gone.
-    outside = gaps(connection, since_ns=25 * DAY_NS)
-    kept = {gap["kind"] for gap in outside}
+    outside = caveats(connection, since_ns=25 * DAY_NS)
+    kept = {caveat["kind"] for caveat in outside}
     if how == "pruned":
         assert kept == {"removed_others", "open_tail"}
-        assert [gap["events"] for gap in outside if "events" in gap] == [count]
+        assert [caveat["events"] for caveat in outside if "events" in caveat] == [count]
     assert not sheet(connection, user="3")["events"] or how == "pruned"
     trail.store.close()
 
 
 def test_the_range_before_the_trail_begins_is_told(log: Log) -> None:
     log.put(NOW)
-    assert sheet(log.store.connection, user="7")["gaps"] == [f'{{"at_ns":{NOW},"kind":"begins"}}']
-    assert sheet(log.store.connection, user="7", since_ns=NOW)["gaps"] == []
+    assert sheet(log.store.connection, user="7")["caveats"] == [
+        f'{{"at_ns":{NOW},"kind":"begins"}}'
+    ]
+    assert sheet(log.store.connection, user="7", since_ns=NOW)["caveats"] == []
