@@ -31,6 +31,7 @@ from tests.webapp.browser import Browser
 from tests.webapp.conftest import CHEAP, database
 from tests.webapp.flask_apps import Clients
 from webapp import create_app
+from webapp.classroom.model import evidence
 from webapp.classroom.model.content import read_courses
 from webapp.demo.school import DEMO_ACCOUNTS, STUDENTS
 from webapp.demo.seed import add_demo_school
@@ -69,6 +70,9 @@ class School:
 @pytest.fixture(scope="module")
 def school() -> Iterator[School]:
     directory = short_directory()
+    # The programs are tried here, and not the site's time limit beside other tests.
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(evidence, "SHEET_S_MAX", 300.0)
     instance = Instance(directory / "i")
     instance.start(loads_reports=True)
     app = create_app(
@@ -98,6 +102,7 @@ def school() -> Iterator[School]:
     assert status["lost"] == status["quarantined"] == 0
     assert instance.stop() == 0
     instance.close()
+    monkeypatch.undo()
     shutil.rmtree(directory)
 
 

@@ -17,7 +17,7 @@ from logd.audit.signed_note import Verifier
 from logd.batch import Batch
 from logd.clock import readings
 from logd.maintenance import stored_times
-from logd.reports import evidence
+from logd.reports import evidence, evidence_events
 from logd.reports.context import Context
 from logd.reports.parameters import BadParameter, Parameters
 from logd.reports.registry import REPORTS
@@ -40,8 +40,9 @@ def log(directory: Path) -> Iterator[Log]:
 
 
 def test_a_sheet_has_each_event_of_the_person_and_the_time_in_the_order_of_storing(
-    directory: Path,
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(evidence_events, "_CHUNK_EVENTS", 9)
     trail = Trail(directory, random.Random(4))
     trail.fill(600)
     connection = trail.store.connection

@@ -349,7 +349,7 @@ def test_the_download_has_the_sheet_its_proofs_and_how_to_check_them(
     for words in ("RFC 9162", "c2sp.org", "golang.org/x/mod", "aics-tlog", "does not show"):
         assert words in files["README.txt"]
     asked = reports.asked("evidence_events")
-    assert {one["size"] for one in asked} == {812} and len(asked) == 6
+    assert {one["size"] for one in asked} == {812} and len(asked) == 3
 
 
 def test_the_same_answers_give_the_same_bytes(auditor: Browser, reports: FakeReports) -> None:
@@ -388,7 +388,7 @@ def test_where_logd_is_too_slow_for_a_page_smaller_ones_are_asked_for(
 
     reports.reports["evidence_events"] = slow
     assert auditor.get("/audit/evidence/download?user=student").status_code == 200
-    assert [one["limit"] for one in reports.asked("evidence_events")] == [100, 20] + [20] * 4
+    assert [one["limit"] for one in reports.asked("evidence_events")] == [250, 50] + [10] * 10
     reports.refuse("evidence_events", "too_slow", "stopped after 2 s")
     assert auditor.get("/audit/evidence/download?user=student").status_code == 503
 

@@ -22,7 +22,7 @@ from webapp.classroom.model.reports import Reports, or_unavailable, record, repo
 PAGE_EVENTS = 100
 # The most events with proofs that one request asks for: logd makes each proof within its two
 # seconds for a page.
-PROVEN_EVENTS = 100
+PROVEN_EVENTS = 250
 WHOLE_EVENTS = 500
 # Where it does not, the next request asks for a fifth, down to this many.
 PROVEN_EVENTS_MIN = 10
