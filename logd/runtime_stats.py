@@ -47,7 +47,13 @@ class RuntimeStats:
     queue_datagrams: int | None = None  # length of the socket's queue; None if inherited
     ignored: tuple[dict[str, Any], ...] = ()  # rows of logd.ingest.ignored.Ignored.senders
     heads_signed: bool = False  # whether the daemon signs the heads that it logs
-    anchored_ns: int | None = None  # when it last logged one
+    # The last anchor: when it was logged, its head's batches and root (hexadecimal), and whether
+    # the file of anchors has it too. None and empty before the first one.
+    anchored_ns: int | None = None
+    anchored_batch: int = 0
+    anchored_root: str = ""
+    anchored_in_file: bool = False
+    backlog_since_ns: int | None = None  # all of the backlog was accepted after this time
 
 
 class WriteRate:
@@ -66,6 +72,23 @@ class WriteRate:
         return max(0, written - before) / (now_s - then_s) if now_s - then_s >= PACE_MIN_S else 0.0
 
 
+class WaitingSince:
+    """Tells after which time a producer's waiting events were accepted, as samples show it."""
+
+    __slots__ = ("_mark_ns", "_since_ns", "_written")
+
+    def __init__(self, created_ns: int) -> None:
+        self._since_ns = self._mark_ns = created_ns
+        self._written = 0  # at the time of the mark
+
+    def since_ns(self, now_ns: int, written: int, stored: int) -> int:
+        """Returns the time after which the events that are not stored yet were accepted."""
+        if stored >= self._written:
+            self._since_ns = self._mark_ns
+            self._mark_ns, self._written = now_ns, written
+        return min(self._since_ns, now_ns)
+
+
 @dataclass
 class OutboxTotals:
     """The backlog of all open outboxes, and when the first of them will be full.
@@ -76,6 +99,11 @@ class OutboxTotals:
 
     backlog: int = 0
     room_s: float | None = None
+    since_ns: int | None = None  # the earliest time after which a waiting event was accepted
+
+    def add_since(self, since_ns: int) -> None:
+        """Adds the time after which an outbox's waiting events were accepted."""
+        self.since_ns = since_ns if self.since_ns is None else min(self.since_ns, since_ns)
 
     def add(self, waiting: int, room_bytes: int, event_bytes: float, per_s: float) -> None:
         """Adds an outbox: waiting events, free bytes, mean event size and events per second."""

@@ -55,7 +55,10 @@ class HeadSigner:
 
     def note(self, head: Head) -> str:
         """Returns the signed checkpoint of the head."""
-        text = checkpoint_text(self._trail_id, head)
+        return self.sign(checkpoint_text(self._trail_id, head))
+
+    def sign(self, text: str) -> str:
+        """Returns the text as a note with a signature by the trail's key."""
         return signed_note.format(Note(text, (self._signer.sign(text),)))
 
     def signature(self, head: Head) -> bytes:

@@ -63,6 +63,10 @@ _ENTRY = re.compile(
 )
 
 
+# An event's id, producer, sequence, time, type, user and packed properties.
+Content = tuple[int, str, int, int, str, str | None, bytes]
+
+
 class NotAProof(ValueError):
     """The text is not a proof in the one form that a proof must have."""
 
@@ -142,11 +146,15 @@ class ProvenEvent:
 
 def format_event(proof: EventProof) -> str:
     """Returns the proof of an event as text."""
+    return format_inclusion(proof) + signed_note.format(proof.head)
+
+
+def format_inclusion(proof: EventProof) -> str:
+    """Returns the proof of an event as text, without the head, which completes it."""
     return (
         f"{EVENT_PROOF}\nevent {encode_base64(proof.event)}\nindex {proof.index}\n"
         f"{_format_hashes(proof.hashes)}\n{proof.entry}\n"
         f"{TLOG_PROOF}\nindex {proof.batch_index}\n{_format_hashes(proof.batch_hashes)}\n"
-        f"{signed_note.format(proof.head)}"
     )
 
 
@@ -216,10 +224,18 @@ def check_event(text: str, keys: Keys) -> ProvenEvent:
             "it proves no event, but that a trail grew: name the head from which, --growth"
         )
     head = check_head(proof.head, keys)
+    event, entry = check_inclusion(proof, head.checkpoint)
+    return ProvenEvent(*event, entry, head)
+
+
+def check_inclusion(proof: EventProof, head: Checkpoint) -> tuple[Content, Entry]:
+    """Checks that an event is in the trail of a head; returns its content and its batch's entry.
+
+    The signatures of the proof's own head are not looked at. Raises Refuted or NotAProof.
+    """
     entry = parse_entry(proof.entry)
     leaf = merkle.leaf_hash(proof.entry.encode("ascii"))
-    size = head.checkpoint.size
-    if _root(proof.batch_index, size, leaf, proof.batch_hashes) != head.checkpoint.root:
+    if _root(proof.batch_index, head.size, leaf, proof.batch_hashes) != head.root:
         raise Refuted("the batch is not in the trail of that head")
     if entry.batch != proof.batch_index + 1:
         raise Refuted(f"the batch says that it is {entry.batch}, and is {proof.batch_index + 1}")
@@ -228,7 +244,7 @@ def check_event(text: str, keys: Keys) -> ProvenEvent:
     event = _parse_content(proof.event)
     if event[0] - entry.first_event != proof.index:
         raise Refuted("the event's number is not that of its place in the batch")
-    return ProvenEvent(*event, entry, head)
+    return event, entry
 
 
 def check_growth(text: str, old: Checkpoint, keys: Keys) -> ProvenHead:
@@ -279,7 +295,7 @@ def _includes(entry: Entry, proof: EventProof) -> bool:
     )
 
 
-def _parse_content(data: bytes) -> tuple[int, str, int, int, str, str | None, bytes]:
+def _parse_content(data: bytes) -> Content:
     salt, packed = data[: batch_hash.SALT_BYTES], data[batch_hash.SALT_BYTES :]
     try:
         event_id, producer, sequence, ts_ns, kind, user, props = msgpack.unpackb(packed)

@@ -50,7 +50,7 @@ class TrailChanged(LogdError):
 class _Batch:
     """A batch: its entry, the data of its remaining events, and the hashes that it was stored with.
 
-    The hashes are in `blocks`, by level and position.
+    The hashes are in `blocks`, by level and position, with those computed since.
     """
 
     id: int
@@ -73,9 +73,11 @@ class _Batch:
             return digest
         if level == 0:
             raise NotKept(f"batch {self.id}: the hash of an event is missing")
-        return merkle.node_hash(
+        digest = merkle.node_hash(
             self._block(level - 1, 2 * position), self._block(level - 1, 2 * position + 1)
         )
+        self.blocks[level, position] = digest  # for the proofs of further events of the batch
+        return digest
 
 
 class Prover:

@@ -13,7 +13,7 @@ import struct
 import sys
 from dataclasses import dataclass, field
 
-from logd.runtime_stats import WriteRate
+from logd.runtime_stats import WaitingSince, WriteRate
 from logd_wire import liveness
 from logd_wire.outbox.layout import (
     CONFIRMED_OFFSET,
@@ -58,6 +58,7 @@ class OpenOutbox:
     nameless: bool = False
     confirmed: int = field(init=False)
     rate: WriteRate | None = None  # the producer's write rate; None before it is measured
+    waiting_since: WaitingSince | None = None  # None before the first sample
 
     def __post_init__(self) -> None:
         self.confirmed = self.header.confirmed_sequence

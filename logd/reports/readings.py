@@ -124,6 +124,13 @@ def _named_by(equation: str, mentioned: Mentioned) -> tuple[str, str, set[str]]:
     return parts[0], "=".join(parts[1:]), set()
 
 
+def of_the_question(
+    _connection: Connection, _params: Mapping[str, Any], _answer: Answer, _mentioned: Mentioned
+) -> Concerned:
+    """Returns nobody besides the persons whom the question names: the answer counts no other."""
+    return Concerned()
+
+
 def counted_by_day(
     connection: Connection, params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:

@@ -10,6 +10,7 @@ from logd.reports import (
     event_queries,
     event_search,
     events_after,
+    evidence,
     ledger_queries,
     person_reports,
     readings,
@@ -61,4 +62,6 @@ REPORTS: Mapping[str, Report] = {
     "person_totals": Report(person_reports.person_totals, readings.about_one),
     "person_rollups": Report(person_reports.person_rollups, readings.about_one),
     "copies": Report(person_reports.copies),
+    "evidence": Report(evidence.evidence, readings.of_the_question),
+    "evidence_events": Report(evidence.evidence_events, readings.named_in_rows),
 }

@@ -55,9 +55,10 @@ def trail_state(connection: Connection, parameters: Parameters) -> Answer:
 
 def _configured(context: Context) -> Row:
     """Returns where anchors are written, and for how long events of each type are kept."""
-    file = context.anchor_file
+    config = context.config
+    file = None if config is None else config.anchor_file
     return {
-        "anchor_interval_s": context.anchor_interval_s,
+        "anchor_interval_s": config and config.anchor_interval_s,
         "anchor_file": None if file is None else str(file),
         "anchor_file_ns": None if file is None else _last_line_ns(file),
         "retention": retention.periods(context.retention),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from logd.audit import anchor_file, anchors
 from logd.audit.head_signer import HeadSigner
@@ -11,6 +12,15 @@ from logd.config.settings import Config
 from logd.storage.tree_head import Head
 
 _log = logging.getLogger("logd")
+
+
+@dataclass(frozen=True)
+class Written:
+    """An anchor that was written: its head, when, and whether the file of anchors has it too."""
+
+    head: Head
+    at_ns: int
+    in_file: bool
 
 
 class AnchorLog:
@@ -34,7 +44,7 @@ class AnchorLog:
         self._clock_ns = clock_ns
         self._warn = warn
         self._signer = signer
-        self.anchored_ns: int | None = None  # when the last anchor was written
+        self.last: Written | None = None
 
     def apply_config(self, config: Config) -> None:
         """Uses the interval and the file of a reloaded configuration."""
@@ -54,10 +64,12 @@ class AnchorLog:
 
     def _write(self, head: Head) -> None:
         signature = None if self._signer is None else self._signer.signature(head)
-        now_ns = self.anchored_ns = self._clock_ns()
+        now_ns, in_file = self._clock_ns(), False
         _log.info(anchors.format_anchor(head, self._trail_id, signature))
         if self._path is not None:
             try:
                 anchor_file.append(self._path, head, now_ns, self._trail_id, signature)
+                in_file = True
             except OSError as error:
                 self._warn("%s: no anchor could be added: %s", self._path, error.strerror)
+        self.last = Written(head, now_ns, in_file)

@@ -78,7 +78,7 @@ class EventLoop:
         self._stats = StatsSource(
             *(config, self.delivery, directory, receiver, clock_ns, monotonic_s),
             heads_signed=signer is not None,
-            anchored_ns=lambda: self._anchors.anchored_ns,
+            anchors=self._anchors,
         )
         if worker is not None:
             worker.attach_daemon(

@@ -31,6 +31,7 @@ SENDER = {"uid": 2**32 - 1, "pid": 2**31 - 1, **dict.fromkeys(KINDS, 2**63)}
 HUGE = RuntimeStats(
     *(2**63,) * 4, 1e300, 1 / 3, 2**63, *(1 / 3,) * 3, (2**63,) * (len(COMMIT_BOUNDS_S) + 1),
     2**63, 1 / 3, *(2**63,) * 4, (SENDER,) * IGNORED_SENDERS_MAX, False,
+    2**63, 2**63, "f" * 64, False, 2**63,
 )  # fmt: skip
 
 

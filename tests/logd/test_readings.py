@@ -7,6 +7,7 @@ answer; or the figure counts FLOOR persons at least, names none, and no paramete
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,19 @@ QUESTIONS: dict[str, list[dict[str, Any]]] = {
         for times in ({}, {"since_ns": 101 * DAY_NS}, {"until_ns": 101 * DAY_NS})
         for page in [*EVENT_PAGES, REMOVED]
     ],
+    "evidence": [
+        {"user": user, **about, **times}
+        for user in (*PERSONS, "u9")
+        for about in ({}, {"items": ["task=rare", "quiz=rare"]})
+        for times in ({}, {"since_ns": 101 * DAY_NS, "up_to": 15}, {"until_ns": 101 * DAY_NS})
+    ],
+    "evidence_events": [
+        {"user": user, "up_to": 10**6, **about, **times, **page}
+        for user in (*PERSONS, "u9")
+        for about in ({}, {"items": ["task=rare", "quiz=rare"]})
+        for times in ({}, {"since_ns": 101 * DAY_NS}, {"until_ns": 101 * DAY_NS})
+        for page in ({}, {"size": 1, "limit": 3}, {"after": 12})
+    ],
 }
 
 
@@ -237,6 +251,7 @@ NAMING: dict[str, set[str]] = {
     "events": set(PERSONS),
     "event": set(PERSONS),
     "events_export": set(PERSONS),
+    "evidence_events": set(PERSONS),
     "events_after": set(PERSONS),
     "timeline": set(PERSONS),
     "person_events": set(PERSONS),
@@ -257,6 +272,7 @@ KEYS = {
     "events_export": ("ts_ns",),
     "event_counts": ("type", "day"),
     "timeline": ("ts_ns",),
+    "evidence_events": ("ts_ns",),
     "quarantine": ("detected_ns",),
     "person_events": ("ts_ns",),
     "person_mentions": ("ts_ns",),
@@ -266,6 +282,8 @@ KEYS = {
     "copies": ("made_ns",),
 }
 LEFT_OUT = {"id", "sequence"}
+# Random: of salts, and of each trail; or of the moment.
+LEFT_OUT |= {"trail", "made_ns", "up_to", "root", "head", "statement", "leaf", "proof", "data"}
 
 
 def figures(report: str, answer: Answer) -> dict[Any, list[dict[str, Any]]]:
@@ -273,6 +291,11 @@ def figures(report: str, answer: Answer) -> dict[Any, list[dict[str, Any]]]:
     found: dict[Any, list[dict[str, Any]]] = {}
     for row in answer.rows:
         row = {key: value for key, value in row.items() if key not in LEFT_OUT}
+        if "caveats" in row:  # without the time at which this trail began, and without sequences
+            caveats = [
+                caveat for caveat in map(json.loads, row["caveats"]) if caveat["kind"] != "begins"
+            ]
+            row["caveats"] = [{**caveat, "first": None} for caveat in caveats]
         found.setdefault(tuple(row[key] for key in KEYS.get(report, ())), []).append(row)
     return found
 

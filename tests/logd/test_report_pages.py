@@ -12,6 +12,7 @@ from logd.audit.verify import verify
 from logd.batch import Batch, Producer
 from logd.reports.event_queries import COMPLETIONS_MAX, DAYS_MAX, TYPES_MAX
 from logd.reports.event_search import EXPORT_ROWS_MAX
+from logd.reports.evidence import PAGE_EVENTS_MAX
 from logd.reports.ledger_queries import CAUSES
 from logd.reports.parameters import PAGE_ROWS_MAX, BadParameter
 from logd.reports.readings import named_in_rows
@@ -129,12 +130,18 @@ WHOLE: dict[str, tuple[Callable[[Trail, int], None], int, tuple[str, ...], dict[
     "losses": (put_losses, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "losses_by_cause": (put_losses, ROWS_MAX + MORE, ("cause",), {}),
     "verification": (put_events, 1, ("answer",), {}),
+    "evidence": (put_events, 1, ("events",), {"user": "1"}),
+    "evidence_events": (
+        put_events, PAGE_EVENTS_MAX + MORE, ("id",),
+        {"user": "1", "up_to": 10**6, "limit": PAGE_EVENTS_MAX},
+    ),
     "trail_state": (put_events, 1, ("at_ns",), {}),
     "removals": (put_jobs, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
     "quarantine": (put_quarantine, PAGE_ROWS_MAX + MORE, ("id",), {"limit": PAGE_ROWS_MAX}),
 }  # fmt: skip
 IN_ONE_PAGE = {
-    *("summary", "daily_activity", "verification", "event", "event_counts", "trail_state")
+    *("summary", "daily_activity", "verification", "event", "event_counts", "trail_state"),
+    "evidence",
 }
 
 

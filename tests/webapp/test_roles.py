@@ -43,6 +43,10 @@ RULES = {
     "/my-data/readings": (LOGIN, OPEN, OPEN, OPEN),
     "/my-data/download.json": (LOGIN, OPEN, OPEN, OPEN),
     "/my-data/download.csv": (LOGIN, OPEN, OPEN, OPEN),
+    "/audit/evidence": (LOGIN, CLOSED, CLOSED, OPEN),
+    "/audit/evidence?user=11": (LOGIN, CLOSED, CLOSED, OPEN),
+    # Without logd it is 503 for those who may have it.
+    "/audit/evidence/download?user=11": (LOGIN, CLOSED, CLOSED, 503),
 }
 READERS = (None, "student", "teacher", "auditor")
 

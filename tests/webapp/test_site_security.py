@@ -42,6 +42,9 @@ PAGES = {
         "/audit/live",
         "/audit/requests/",
         "/my-data/",
+        "/audit/evidence",
+        "/audit/evidence?user=11",
+        "/audit/evidence/download?user=11",
     ],
 }
 ALL_PAGES = [(login, page) for login, pages in PAGES.items() for page in pages]

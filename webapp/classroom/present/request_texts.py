@@ -67,6 +67,8 @@ _PAGES = {
     "explorer.save": ("the auditor's saved searches", None),
     "explorer.rename": ("the auditor's saved searches", None),
     "explorer.delete": ("the auditor's saved searches", None),
+    "evidence.sheet": ("an evidence sheet", None),
+    "evidence.download": ("the download of an evidence sheet", None),
 }
 _PAGE_NAMES = {endpoint: name for endpoint, (name, _known) in _PAGES.items()}
 NAME_CHARS_MAX = 60

@@ -8,12 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from flask_wtf import FlaskForm
 from werkzeug.datastructures import MultiDict
 from wtforms import Field, SelectField, StringField
-from wtforms.fields import DateTimeLocalField
 from wtforms.validators import Length, Optional, ValidationError
 from wtforms.widgets import TextInput
 
@@ -24,14 +22,12 @@ from webapp.classroom.model.explorer import PROPS_MAX, TEXT_CHARS_MAX, EventSear
 from webapp.classroom.model.people import People
 from webapp.classroom.present.event_address import METHODS, EventAddress, joined
 from webapp.classroom.present.request_texts import page_names
+from webapp.classroom.views.moments import FORMATS, MomentField, known_year, ns
 
-NANOSECONDS = 1_000_000_000
 PARTS_MAX = 50
 NAME_CHARS_MAX = 300
 # The properties that the fields of their own become.
 _PROPS_OF_FIELDS = {"page": "endpoint", "status": "status", "method": "method"}
-_FORMATS = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"]
-_YEARS = range(1970, 2262)  # nanoseconds in 63 bits reach from 1970 to 2262
 _NO_HELP = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 
 
@@ -46,24 +42,6 @@ PERIODS: Mapping[str, tuple[str, Callable[[datetime], datetime]]] = {
     "7d": ("7 days", lambda now: now - timedelta(days=7)),
     "30d": ("30 days", lambda now: now - timedelta(days=30)),
 }
-
-
-def _known_year(_form: Any, field: Any) -> None:
-    if field.data is not None and field.data.year not in _YEARS:
-        raise ValidationError(f"Choose a year from {_YEARS[0]} to {_YEARS[-1]}.")
-
-
-class MomentField(DateTimeLocalField):
-    """A date and time. Any accepted format is displayed in the format that browsers use."""
-
-    def process_formdata(self, valuelist: list[str]) -> None:
-        """Parses ASCII text only, since strptime accepts the digits of any script."""
-        super().process_formdata([text if text.isascii() else "" for text in valuelist])
-
-    def _value(self) -> str:
-        if not self.data:
-            return str(super()._value())  # type: ignore[misc] # WTForms has no types
-        return str(self.data.strftime(_FORMATS[1] if self.data.second else _FORMATS[0]))
 
 
 class PartsField(Field):
@@ -113,8 +91,8 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
     page = SelectField("Page", choices=_choices(page_names()), default="")
     status = StringField("Status", render_kw={**_NO_HELP, "inputmode": "numeric"})
     method = SelectField("Method", choices={"": "Any", **{m: m for m in METHODS}}, default="")
-    since = MomentField("Since (UTC)", [Optional(), _known_year], format=_FORMATS)
-    until = MomentField("Before (UTC)", [Optional(), _known_year], format=_FORMATS)
+    since = MomentField("Since (UTC)", [Optional(), known_year], format=FORMATS)
+    until = MomentField("Before (UTC)", [Optional(), known_year], format=FORMATS)
     text = StringField("Text", [Optional(), Length(max=TEXT_CHARS_MAX)], render_kw=_NO_HELP)
     prop = TextsField("Property")
     last = StringField("Period")
@@ -246,12 +224,6 @@ class FilterForm(FlaskForm):  # type: ignore[misc]  # flask_wtf has no types
                 f"{len(keys):,} accounts are too many for one search, which takes {TEXTS_MAX:,}."
             )
         self._users = keys
-
-
-def ns(moment: datetime | None) -> int | None:
-    if moment is None:
-        return None
-    return int(moment.replace(tzinfo=UTC).timestamp()) * NANOSECONDS
 
 
 def _check_number(parts: list[str] | None, noun: str) -> None:
