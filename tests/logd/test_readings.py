@@ -16,6 +16,7 @@ import msgpack
 import pytest
 
 from logd.batch import Batch
+from logd.reports import event_counts, event_search
 from logd.reports.parameters import Parameters
 from logd.reports.readings import Concerned
 from logd.reports.registry import REPORTS
@@ -78,6 +79,15 @@ def trail(directory: Path, gone: str | None = None) -> Store:
         batch.add_quarantine(1000, 5, "malformed", b"" if person == gone else data)
     store.commit(batch, 200 * DAY_NS)
     return store
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a page would end early."""
+    for module, name in (
+        (event_search, "PAGE_S"), (event_search, "EXPORT_PAGE_S"), (event_counts, "COUNT_S")
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 100.0)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 
 from logd.audit.verify import verify
 from logd.batch import Batch, Producer
+from logd.reports import event_counts, event_search
 from logd.reports.event_queries import COMPLETIONS_MAX, DAYS_MAX, TYPES_MAX
 from logd.reports.event_search import EXPORT_ROWS_MAX
 from logd.reports.evidence import PAGE_EVENTS_MAX
@@ -32,6 +33,15 @@ def trail(directory: Path) -> Iterator[Trail]:
     made = Trail(directory / "a.db", quarantine_rows_max=10**6)
     yield made
     made.store.close()
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a page would end early."""
+    for module, name in (
+        (event_search, "PAGE_S"), (event_search, "EXPORT_PAGE_S"), (event_counts, "COUNT_S")
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 100.0)
 
 
 def put_events(trail: Trail, count: int) -> None:

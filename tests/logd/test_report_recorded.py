@@ -11,7 +11,7 @@ import pytest
 
 from logd.batch import Batch
 from logd.maintenance.event_removal import Steps
-from logd.reports import event_search
+from logd.reports import event_counts, event_search
 from logd.reports.registry import REPORTS
 from logd.serve.access_messages import pack_request, unpack_request
 from logd.serve.report_server import Reporter
@@ -55,6 +55,15 @@ class Recording:
         answer = read_frame(io.BytesIO(frame).read, RESPONSE_BYTES_MAX)
         assert isinstance(answer, dict)
         return answer
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a page would end early."""
+    for module, name in (
+        (event_search, "PAGE_S"), (event_search, "EXPORT_PAGE_S"), (event_counts, "COUNT_S")
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 100.0)
 
 
 @pytest.fixture

@@ -426,3 +426,15 @@ def test_in_every_block_a_wrong_clock_and_no_time_a_page_still_comes_further(
         ):
             assert ask_all(trail, "events", asked) == naive(rows, asked)
     trail.store.close()
+
+
+def test_of_a_time_that_is_not_searched_whole_no_event_is_counted(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail = Trail(directory / "a.db")
+    put(trail, [Event("login", 6 if n < 30 else 5, "1", b"\x81\xa1n\x01") for n in range(300)])
+    late = iter([False] * 4)
+    monkeypatch.setattr(time_order.Search, "_is_late", property(lambda _: next(late, True)))
+    answer = trail.ask("event_counts", props=["n=1"])
+    assert (answer.rows[0]["events"], answer.searched_to_ns) == (30, 6)
+    trail.store.close()
