@@ -438,3 +438,14 @@ def test_of_a_time_that_is_not_searched_whole_no_event_is_counted(
     answer = trail.ask("event_counts", props=["n=1"])
     assert (answer.rows[0]["events"], answer.searched_to_ns) == (30, 6)
     trail.store.close()
+
+
+def test_a_property_of_a_path_too_many_is_found(directory: Path) -> None:
+    trail = Trail(directory / "a.db")
+    put(trail, [Event("login", n, "1", msgpack.packb({f"p{n}": 1})) for n in range(600)])
+    index(trail)
+    assert trail.store.connection.execute("SELECT more FROM block_search").fetchone() == (1,)
+    for number in (3, 299, 450):
+        (row,) = trail.ask("events", props=[f"p{number}=1"]).rows
+        assert row["ts_ns"] == number
+    trail.store.close()
