@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,13 +92,12 @@ def evidence(connection: Connection, parameters: Parameters) -> Answer:
 
 def evidence_events(connection: Connection, parameters: Parameters) -> Answer:
     """Reports the events of an evidence sheet in the order of storing, with their proofs."""
-    wanted = Wanted.take(parameters)
+    up_to = parameters.whole("up_to", high=INT64_MAX)
+    wanted = replace(Wanted.take(parameters), up_to=up_to)
     size = parameters.maybe_whole("size")
     after_id = parameters.whole("after", 0, high=INT64_MAX)
     limit = parameters.whole("limit", 100, low=1, high=PAGE_EVENTS_MAX)
     parameters.done()
-    if wanted.up_to is None:
-        raise BadParameter("up_to: expected a whole number, the one of the report `evidence`")
     proofs = None if size is None else _Proofs(connection, size)
     rows: list[Row] = []
     looked, props_bytes, proof_chars = after_id, 0, 0
@@ -164,11 +164,14 @@ class _Proofs:
 
     def __init__(self, connection: Connection, size: int) -> None:
         from logd.audit.checkpoint import Checkpoint, origin
-        from logd.audit.prover import Prover
+        from logd.audit.prover import NoSuchEvent, Prover
         from logd.storage.trail_id import read_trail_id
 
         self._prover: Prover = Prover(connection)
-        root = self._prover.root_at(size)
+        try:
+            root = self._prover.root_at(size)
+        except NoSuchEvent as error:
+            raise BadParameter(f"size: {error}") from error
         self._head: Checkpoint = Checkpoint(origin(read_trail_id(connection) or ""), size, root)
 
     def prove(self, event: StoredEvent) -> tuple[str | None, str | None]:

@@ -142,7 +142,11 @@ def test_a_database_damaged_under_a_daemon_ends_it_when_it_reads_there(
         assert daemon.end() == 65
         assert "the database is damaged" in daemon.lines[-1]
         assert not any("Traceback" in line for line in daemon.lines)
-        assert steady.confirmed == 2000
+        if damage == "overwritten in the middle":
+            # The daemon may store into pages that are whole before it reads one that is not.
+            assert steady.confirmed in (2000, 2100)
+        else:
+            assert steady.confirmed == 2000
         if damage == "emptied":
             assert "is empty or gone" in refused_status(instance, 65)
         backup.put_back()

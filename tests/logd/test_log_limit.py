@@ -24,6 +24,9 @@ NOT_BY_INPUT = {
         "%s: left by an incomplete change of the key: removed",
         "%s: an interrupted change of its key is completed",
     },
+    "search_index": {
+        "searches will read all events: stored data was changed (%s); see logd verify"
+    },
     "worker": {"job %d, %s: waits: %s", "job %d, %s: %s", "job %d, %s: stopped: %s"},
     "outbox_survey": {
         "user %d has %d outboxes, more than %d: which of their events are erased is decided by the "

@@ -89,6 +89,8 @@ QUESTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "events_export": ({"type": "task_completed"}, {"users": ["7"]}),
     "events_after": ({"after_id": 0}, {"users": ["7"]}),
     "event": ({"id": 1}, {"users": ["7"]}),
+    "evidence": ({"user": "7"}, {}),
+    "evidence_events": ({"user": "7", "up_to": 1}, {}),
     "event_counts": ({"by": "day"}, {"users": ["7"], "everyone": True}),
 }
 

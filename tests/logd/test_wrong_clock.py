@@ -38,7 +38,7 @@ Clock = Callable[[int], int]
 def timers() -> list[list[str]]:
     """The commands that the timers start, in the order of the night."""
     found = []
-    for timer in sorted((ROOT / "systemd").glob("*.timer")):
+    for timer in sorted((ROOT / "systemd").glob("logd-*.timer")):
         at = re.search(r"^OnCalendar=\S+ (\S+)", timer.read_text(), re.MULTILINE)
         starts = re.search(
             r"^ExecStart=.* -m logd (.*)$", timer.with_suffix(".service").read_text(), re.M

@@ -225,7 +225,10 @@ def test_every_command_in_the_text_is_in_a_block_that_is_run() -> None:
 
 
 # Commands that the text mentions without running them.
-PROSE = {"logd init DIR", "logd query"}
+PROSE = {
+    *("logd init DIR", "logd query", "logd forget 17 --dry-run"),
+    "classroom forget-user 17",
+}
 
 
 def test_commands_are_taken_from_a_block_as_a_shell_would() -> None:

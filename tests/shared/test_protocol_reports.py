@@ -152,9 +152,8 @@ def test_a_report_takes_the_parameters_and_gives_the_columns_described(
         monkeypatch.setattr(sql, function, recording(getattr(sql, function)))
     parameters = Recorder(REQUIRED.get(name, {}))
     answer = registry.REPORTS[name].run(filled if name in COMPUTED else database, parameters)
-    columns = columns or list(answer.rows[0])
-    columns = columns or list(answer.rows[0] if answer.rows else [])
     columns = MADE.get(name, columns + ADDED.get(name, []))
+    columns = columns or list(answer.rows[0])
 
     text = section(f"### `{name}`")
     *parameters_table, rows_table = tables(f"### `{name}`")

@@ -62,6 +62,11 @@ def test_an_event_is_proven_and_that_the_trail_only_grew(box: Box) -> None:
     assert "proven: the trail logd/" in growth and "only grew from" in growth
 
 
+def test_the_public_key_that_checks_a_sheet_is_printed(box: Box) -> None:
+    (key,) = follow(box, "A sheet of one person's events")
+    assert key.startswith("logd/") and key.count("+") >= 2
+
+
 def test_the_commands_for_alerts_show_the_state(box: Box) -> None:
     metrics, status, _journal, _check, *_, verified, timers = follow(box, "Alerts")
     assert "logd_up 1.0" in metrics

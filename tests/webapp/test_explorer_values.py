@@ -156,11 +156,13 @@ def test_a_reading_says_about_whom() -> None:
     def told(**props: Any) -> str:
         return describe_event(Event(1, 1, 1, "report_read", "21", "", 1, props), {})
 
-    assert told(report="timeline", params={"user": "4"}) == ("Read the report “timeline” about #4")
-    assert told(report="events", params={}, users=["4", "5"], everyone=True) == (
-        "Read the report “events” about 2 persons or more"
+    assert told(report="timeline", params={"user": "4"}) == (
+        "Looked at one person's activity, entry by entry about #4"
     )
-    assert told(report="x", params=[1], users=7) == "Read the report “x” about #7"
+    assert told(report="events", params={}, users=["4", "5"], everyone=True) == (
+        "Looked at a list of entries of the log about 2 persons or more"
+    )
+    assert told(report="x", params=[1], users=7) == "Looked at the report “x” about #7"
 
 
 @pytest.mark.parametrize(

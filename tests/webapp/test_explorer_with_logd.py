@@ -98,7 +98,7 @@ def test_who_looked_at_a_pupil_is_found_by_every_way_of_asking(
     # The search is itself a reading about the pupil.
     instance.settle()
     read = auditor.get(f"{LIST}?about=12&type=report_read").text
-    assert "Read the report “events” about" in read
+    assert "Looked at a list of entries of the log about" in read
 
 
 def test_an_export_holds_exactly_the_events_of_its_filter(instance: Instance, site: Flask) -> None:

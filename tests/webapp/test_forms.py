@@ -15,10 +15,11 @@ from jinja2 import Template
 
 import webapp.classroom
 from tests.webapp.browser import Browser, Forms
-from tests.webapp.conftest import AUDITOR, STUDENT, MakeApp, database, fill
+from tests.webapp.conftest import AUDITOR, OTHER_STUDENT, STUDENT, MakeApp, database, fill
 from tests.webapp.fake_reports import FakeReports
 from tests.webapp.flask_apps import Clients
 from webapp.classroom.model.accounts import find_user
+from webapp.classroom.model.data_requests import Kind, make_request
 from webapp.classroom.model.saved_searches import SavedSearch, list_searches, save
 
 TEMPLATES = Path(webapp.classroom.__file__).parent / "templates"
@@ -27,7 +28,7 @@ READERS = (None, "student", "teacher", "auditor")
 EXAMPLES: dict[str, Any] = {
     "slug": "data", "lesson_slug": "chance", "task_id": "data-dice", "user_id": STUDENT,
     "quiz_id": "data-chance-quiz", "number": 1, "filename": "classroom.css",
-    "event_id": 9, "form": "csv", "search_id": 1,
+    "event_id": 9, "form": "csv", "search_id": 1, "request_id": 1,
 }  # fmt: skip
 QUIZ = "/courses/data/quizzes/data-chance-quiz"
 # The URLs that the site's forms are sent to, with their fields.
@@ -41,6 +42,16 @@ FILLED_IN: dict[str, dict[str, str]] = {
     "/audit/events/searches": {"name": "another", "query": ""},
     "/audit/events/searches/1/rename": {"name": "renamed"},
     "/audit/events/searches/1/delete": {},
+    "/my-data/requests": {"kind": "erasure", "text": "all of it"},
+    "/audit/requests/1": {"outcome": "refused", "answer": "not now"},
+}
+# Pages of forms that are not sent to their own page.
+PAGES_OF_FORMS = {
+    "/audit/events/searches": "/audit/events",
+    "/audit/events/searches/1/rename": "/audit/events/searches",
+    "/audit/events/searches/1/delete": "/audit/events/searches",
+    "/audit/requests/1": "/audit/requests/",
+    "/my-data/requests": "/my-data/",
 }
 # What answers a form without its token: an error page, or one that loses nothing of the form.
 REFUSED = {
@@ -52,15 +63,21 @@ REFUSED = {
 # Forms whose effect is in the site's database only.
 OF_AUDITORS = {path for path in FILLED_IN if path.startswith("/audit/")}
 # Events of actions, not page views.
-DONE = {"login", "login_failed", "logout", "task_completed", "quiz_submitted"}
+DONE = {
+    *("login", "login_failed", "logout", "task_completed", "quiz_submitted"),
+    *("data_request_made", "data_request_answered"),
+}
 
 
 @pytest.fixture
-def saved_search(app: Flask) -> None:
-    """The search whose forms are tested."""
-    auditor = find_user(database(app), AUDITOR)
+def forms_of_auditors(app: Flask) -> None:
+    """The search and the request whose forms are tested."""
+    db = database(app)
+    auditor, other = find_user(db, AUDITOR), find_user(db, OTHER_STUDENT)
     assert auditor is not None
-    save(database(app), auditor, "one", "type=login")
+    assert other is not None
+    save(db, auditor, "one", "type=login")
+    make_request(db, other, Kind.ERASURE, "all of it", 1)
 
 
 def searches(app: Flask) -> list[SavedSearch]:
@@ -102,7 +119,7 @@ def pages_that_keep_answers(app: Flask) -> Iterator[tuple[str, str]]:
     yield "/login", answer.text
 
 
-@pytest.mark.usefixtures("saved_search")
+@pytest.mark.usefixtures("forms_of_auditors")
 def test_every_posted_form_has_a_csrf_token(app: Flask, reports: FakeReports) -> None:
     """Checks that every template with a posted form was rendered."""
     rendered: set[str] = set()
@@ -173,7 +190,7 @@ def before_a_login(_browser: Browser, app: Flask) -> str:
     return other.token
 
 
-@pytest.mark.usefixtures("saved_search")
+@pytest.mark.usefixtures("forms_of_auditors")
 @pytest.mark.parametrize("path", FILLED_IN)
 def test_a_form_without_its_session_s_token_is_refused(
     app: Flask, browser: Browser, clients: Clients, path: str
@@ -198,8 +215,8 @@ def test_a_form_without_its_session_s_token_is_refused(
         assert browser.get("/courses/").status_code == logged_in
     # With the page's own token it is accepted, so that the token was the reason.
     before = done()
-    if path in OF_AUDITORS:
-        browser.get("/audit/events/searches" if "/1/" in path else "/audit/events")
+    if path in PAGES_OF_FORMS:
+        browser.get(PAGES_OF_FORMS[path])
     assert browser.post(path, FILLED_IN[path]).status_code in (200, 302)
     assert (done() != before) == ("/draft" not in path)
     if path not in OF_AUDITORS and "/draft" not in path:

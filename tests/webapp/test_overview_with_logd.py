@@ -42,7 +42,7 @@ def test_the_overview_and_its_pages_say_of_a_real_trail_what_is_so(
     assert "of the machine exported types essay_read, as" in exports and "1 event." in exports
     assert "Quarantine is empty." in auditor.get("/audit/quarantine").text
     readings = auditor.get("/audit/readings").text
-    assert readings.count("</strong> read the list of events, of trail_export") == 2
+    assert readings.count("</strong> looked at a list of entries of the log, of trail_export") == 2
     assert "of report_read" not in readings, "a page is read before its reading is recorded"
     assert "of report_read" in auditor.get("/audit/readings").text
     stored = [one for one in instance.events() if one["type"] == "report_read"]

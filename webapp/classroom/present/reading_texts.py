@@ -7,6 +7,11 @@ from webapp.classroom.present.filters import readable
 REPORTS = {
     "timeline": "{whose} activity, entry by entry",
     "events": "a list of entries of the log",
+    "events_export": "a copy of log entries, made as a file",
+    "event_counts": "counts of entries of the log",
+    "event": "one entry of the log",
+    "evidence": "an evidence sheet about one person",
+    "evidence_events": "the entries of an evidence sheet about one person",
     "events_after": "the live view of the log",
     "completions": "who has finished which tasks and quizzes",
     "score_distribution": "a chart of quiz results",
