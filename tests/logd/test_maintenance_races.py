@@ -78,10 +78,15 @@ class Scene:
         self.forgotten.append(person)
 
     def start(self) -> None:
-        """Starts the daemon if it was killed."""
-        daemon = self.instance.daemon
-        if daemon is None or daemon.popen.poll() is not None:
-            self.instance.start()
+        """Starts the daemon if it was killed, again while a command holds the instance's lock."""
+        while (daemon := self.instance.daemon) is None or daemon.popen.poll() is not None:
+            try:
+                self.instance.start()
+            except AssertionError as error:
+                # `prune` and `forget` do their job themselves while no daemon runs.
+                if "serves this instance" not in str(error):
+                    raise
+                time.sleep(0.1)
 
 
 @contextlib.contextmanager

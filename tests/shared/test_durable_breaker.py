@@ -401,9 +401,11 @@ def test_handlers_that_raise_in_a_wait_leave_no_place_taken(
         "signal.signal(signal.SIGALRM, abort)\n"
         "c = Client(sys.argv[1], durable_waiters=1)\n"
         "for n in range(40):\n"
-        "    signal.setitimer(signal.ITIMER_REAL, 0.004 + n * 0.0001)\n"
+        # Again after half a second: the client may swallow the first one before it waits.
+        "    signal.setitimer(signal.ITIMER_REAL, 0.004 + n * 0.0001, 0.5)\n"
         "    try: c.emit_durable('quiz_submitted', timeout_s=60)\n"
         "    except Abort: pass\n"
+        "    finally: signal.setitimer(signal.ITIMER_REAL, 0)\n"
         "places, open_ = len(c._producers.breaker._waiting), c._producers.breaker.is_open\n"
         "begun = time.monotonic()\n"
         "assert c.emit_durable('quiz_submitted', timeout_s=0.4) is Outcome.UNKNOWN\n"
