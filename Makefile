@@ -34,7 +34,7 @@ setup: $(READY) ## Create the environment in .venv; repeated only after the lock
 run: $(READY) ## Run the Classroom and logd (PORT=8000, VAR=var for its files); Ctrl-C stops both
 	@PORT="$(PORT)" VAR="$(VAR)" exec $(BIN)/python -m webapp.run
 
-test: $(READY) ## Run the tests (about eight minutes on two cores)
+test: $(READY) ## Run the tests (about nine minutes on two cores)
 	@$(PYTEST) -m $(PROMISED) -n 3 $(BY_FILE)
 
 test-fast: $(READY) ## Run the quick tests, which start no processes (half a minute on two cores)
