@@ -43,8 +43,14 @@ def cut_and_rebuild(connection: Connection, first_batch: int) -> None:
 
 
 def rebuild(connection: Connection) -> None:
-    """Computes the tree, counters, roll-ups and blocks of the events that are there."""
+    """Computes the tree, counters, roll-ups and blocks of the events that are there.
+
+    The values by block are deleted: the daemon computes those that are not there.
+    """
     connection.execute("BEGIN")
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'block_value'").fetchone():
+        connection.execute("DELETE FROM block_value")
+        connection.execute("DELETE FROM block_search")
     tree = has_tree(connection)
     chained = read_chained(connection).batches if tree else 2**62
     head, sums = hash_chain.GENESIS, _Sums(connection)
