@@ -17,9 +17,9 @@ from logd.storage.database import Connection, DatabaseError
 from logd.storage.store import Store
 from logd.storage.time_blocks import BLOCK_BITS, BLOCK_EVENTS
 
-# The part of the processor's time that it takes while there is something to read.
+# The share of one processor core that indexing takes while there are events to index.
 SHARE = 0.05
-# The newest block is written each time it has so many events more.
+# The number of new events after which the newest block is written again.
 NEW_EVENTS = 2048
 IDLE_S = 2.0
 RETRY_S = 5.0

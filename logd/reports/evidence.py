@@ -41,7 +41,7 @@ SHEET_EVENTS_MAX = 5000
 SHEET_BYTES_MAX = 16 * 1024 * 1024
 LOOKED_MAX = 20_000
 PAGE_EVENTS_MAX = 500
-# A page has at least one event, and ends at so many bytes of properties and of proofs.
+# The most bytes of properties and of proofs in a page, which has at least one event.
 PAGE_PROPS_MAX = 512 * 1024
 PAGE_PROOFS_MAX = 3 * 1024 * 1024
 # A batch from before the tree has a proof with the hashes of all of its events.

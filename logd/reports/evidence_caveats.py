@@ -121,13 +121,13 @@ class CaveatSearch:
         ).fetchone()
         if is_plausible(ts_ns, stored_ns):
             return int(ts_ns)
-        # A wrong clock, or imported history, bounds nothing: the time of storing does.
+        # An event's own time is no bound if its clock was wrong, or if it was imported.
         return int(stored_ns - LATE_MAX_NS if earliest else stored_ns)
 
     def _open_tails(self) -> Iterator[Caveat]:
-        """Yields producers without an outbox that have not said their last number.
+        """Yields producers without an outbox that have not reported their last sequence.
 
-        What they sent last and what was not received is not known until they send again, or end.
+        Whether their last events were received is unknown until they send again, or end.
         """
         producers, from_ns = self.connection.execute(
             "SELECT count(*), min(last_seen_ns) FROM producer"

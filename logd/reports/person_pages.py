@@ -31,7 +31,7 @@ EXAMINED_MAX = 50_000
 EXAMINED_BYTES_MAX = 16 * 1024 * 1024
 READINGS_EXAMINED_MAX = 10_000
 SEARCH_S_MAX = 0.7  # much less than a report may take
-# An export copies the events of everyone, and its event names nobody.
+# An export may copy the events of any user; its own event names no user.
 EXPORT_STARTED = "trail_export_started"
 
 
@@ -223,7 +223,7 @@ class PersonPages:
 
 
 def part_end(part: Part) -> int:
-    """Returns the position from which a part goes on."""
+    """Returns the id at which the search for the next page starts."""
     return part.before_id if part.newest_first else part.after_id
 
 

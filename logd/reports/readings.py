@@ -124,13 +124,6 @@ def _named_by(equation: str, mentioned: Mentioned) -> tuple[str, str, set[str]]:
     return parts[0], "=".join(parts[1:]), set()
 
 
-def of_the_question(
-    _connection: Connection, _params: Mapping[str, Any], _answer: Answer, _mentioned: Mentioned
-) -> Concerned:
-    """Returns nobody besides the persons whom the question names: the answer counts no other."""
-    return Concerned()
-
-
 def counted_by_day(
     connection: Connection, params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:
@@ -175,7 +168,7 @@ def counted_by_subject(
 def quoted(
     _connection: Connection, _params: Mapping[str, Any], answer: Answer, _mentioned: Mentioned
 ) -> Concerned:
-    """Returns whom a quarantine report concerns: anyone if it quotes refused input, or nobody."""
+    """Returns that a quarantine report may be about anyone, if it quotes refused input."""
     return Concerned(everyone=any(row["excerpt"] or ":" in row["reason"] for row in answer.rows))
 
 

@@ -62,6 +62,6 @@ REPORTS: Mapping[str, Report] = {
     "person_totals": Report(person_reports.person_totals, readings.about_one),
     "person_rollups": Report(person_reports.person_rollups, readings.about_one),
     "copies": Report(person_reports.copies),
-    "evidence": Report(evidence.evidence, readings.of_the_question),
+    "evidence": Report(evidence.evidence, readings.about_one),
     "evidence_events": Report(evidence.evidence_events, readings.named_in_rows),
 }
