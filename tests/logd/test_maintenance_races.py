@@ -28,7 +28,6 @@ class Scene:
     def __init__(self, instance: Instance, seed: int) -> None:
         self.instance, self.rng = instance, random.Random(seed)
         self.over = threading.Event()
-        self.ran: dict[str, int] = {}
         self.wrong: list[str] = []
         self.forgotten: list[str] = []
         self._lock = threading.Lock()  # around the generator of random numbers
@@ -42,8 +41,6 @@ class Scene:
         code, said = instance_command(self.instance, *arguments)
         if code not in exits or "Traceback" in said or code == EXIT_NOT_WHOLE:
             self.wrong.append(f"{arguments} ended with {code}: {said}")
-        elif code == 0:
-            self.ran[arguments[0]] = self.ran.get(arguments[0], 0) + 1
         return code
 
     def maintain(self) -> None:
@@ -53,7 +50,7 @@ class Scene:
 
     def check(self) -> None:
         self.run(*VERIFICATIONS[self.draw(3)])
-        self.run("prove", str(1 + self.draw(2 * PAST)))
+        self.run("prove", str(1 + self.draw(PAST)))
         self.run("prove", "--growth", str(self.draw(PAST // 4)))
         self.run("checkpoint")
 
@@ -99,7 +96,7 @@ def all_looping(scene: Scene, *steps: Callable[[], object]) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("rounds", "seed"),
-    [pytest.param(40, seed, marks=pytest.mark.long(minutes=5)) for seed in range(2, 8)],
+    [(2, 1), *(pytest.param(40, seed, marks=pytest.mark.long(minutes=5)) for seed in range(2, 8))],
 )
 @pytest.mark.timeout(1800)
 def test_all_maintenance_at_once_loses_nothing_and_is_never_taken_for_tampering(
@@ -143,7 +140,7 @@ def test_all_maintenance_at_once_loses_nothing_and_is_never_taken_for_tampering(
     old_ns = time.time_ns() - 2 * DAY_NS
     assert all(e["ts_ns"] >= old_ns for e in instance.events("--type", "page_view"))
     assert instance.events("--type", "batches_collapsed") != []
-    for command in VERIFICATIONS:
+    newest = max(event["id"] for event in instance.events())
+    for command in (*VERIFICATIONS, ["checkpoint"], ["prove", str(newest)]):
         assert scene.run(*command, exits={0}) == 0, scene.wrong
-    assert scene.ran.keys() >= {"prune", "forget", "verify", "prove", "checkpoint"}
     assert instance.stop() == 0

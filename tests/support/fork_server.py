@@ -24,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,10 @@ class Fork(subprocess.Popen[str]):
 
     def _execute_child(self, *_: object) -> None:
         """Called by `Popen.__init__` to start the process."""
-        server = _server(os.getpid())
-        socket.send_fds(server, [self._request], [self._out, self._err])
-        self.pid = int(server.recv(64))
+        with _asking:
+            server = _server(os.getpid())
+            socket.send_fds(server, [self._request], [self._out, self._err])
+            self.pid = int(server.recv(64))
         self._child_created = True
 
 
@@ -72,6 +74,8 @@ def _server(_pid: int) -> socket.socket:
     return ours
 
 
+# Held from a request to its answer: threads that ask at once must not get each other's process.
+_asking = threading.Lock()
 _servers: list[subprocess.Popen[bytes]] = []  # kept: a Popen that goes away waits for its process
 
 
