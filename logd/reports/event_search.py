@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from logd.clock.event_age import is_plausible
-from logd.reports import time_order
+from logd.reports import sql, time_order
 from logd.reports.event_filter import EventFilter
 from logd.reports.event_queries import event_rows
 from logd.reports.parameters import Parameters, page_limit
@@ -82,12 +82,7 @@ def _fitting(connection: Connection, page: list[Position]) -> list[Position]:
             ids,
         ).fetchall()
     )
-    size = 0
-    for count, event_id in enumerate(ids):
-        size += sizes[event_id]
-        if count and size > PROPS_BYTES_MAX:
-            return page[:count]
-    return page
+    return page[: sql.fitting((sizes[event_id] for event_id in ids), PROPS_BYTES_MAX)]
 
 
 def event(connection: Connection, parameters: Parameters) -> Answer:

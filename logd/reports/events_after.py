@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 
 from logd.clock.event_age import is_plausible
+from logd.reports import sql
 from logd.reports.event_queries import event_page
 from logd.reports.event_search import PROPS_BYTES_MAX
 from logd.reports.parameters import Parameters, page_limit
@@ -73,12 +74,8 @@ def _check_same_trail(connection: Connection, after_id: int, after_ns: int | Non
 
 def _fitting(rows: list[Row]) -> list[Row]:
     """Returns the first rows, so few that one reading can list their events' persons."""
-    size = 0
-    for count, row in enumerate(rows):
-        size += len(msgpack.packb(row["props"]))
-        if count and size > PROPS_BYTES_MAX:
-            return rows[:count]
-    return rows
+    sizes = (len(msgpack.packb(row["props"])) for row in rows)
+    return rows[: sql.fitting(sizes, PROPS_BYTES_MAX)]
 
 
 def _marked(rows: list[Row]) -> list[Row]:

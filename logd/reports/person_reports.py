@@ -138,11 +138,9 @@ def _rollup_users(pages: PersonPages) -> list[str]:
 
 def _fitting(answer: Answer, *, marked: bool = True) -> Answer:
     """Returns the first rows, as many as fit into a response; of events, marks doubtful times."""
-    size = 0
-    for count, row in enumerate(answer.rows):
-        size += len(msgpack.packb(row["props"]))
-        if count and size > PROPS_BYTES_MAX:
-            return Answer(answer.rows[:count], answer.rows[count - 1]["id"])
-        if marked:
+    sizes = (len(msgpack.packb(row["props"])) for row in answer.rows)
+    rows = answer.rows[: sql.fitting(sizes, PROPS_BYTES_MAX)]
+    if marked:
+        for row in rows:
             row["time_in_doubt"] = not is_plausible(row["ts_ns"], row["stored_ns"])
-    return answer
+    return answer if len(rows) == len(answer.rows) else Answer(rows, rows[-1]["id"])

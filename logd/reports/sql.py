@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from logd.storage.database import Connection, question_marks
@@ -41,6 +41,17 @@ def page(
             return Answer(rows, key(rows[-1]))
         rows.append(row)
     return Answer(rows)
+
+
+def fitting(sizes: Iterable[int], bytes_max: int) -> int:
+    """Returns how many of the first sizes add up to at most `bytes_max`; at least the first one."""
+    total = count = 0
+    for size in sizes:
+        total += size
+        if count and total > bytes_max:
+            break
+        count += 1
+    return count
 
 
 def after(columns: str, values: list[str] | None) -> tuple[str, list[str]]:

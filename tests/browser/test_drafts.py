@@ -15,19 +15,15 @@ from playwright.sync_api import (
     Page,
     Route,
     expect,
-    sync_playwright,
 )
 
+from tests.browser.chromium import IN_CHROMIUM, PAGE_TIMEOUT_MS
 from tests.browser.site import SiteProcess
-from tests.browser.test_story import CHROMIUM, CHROMIUM_ARGUMENTS, PAGE_TIMEOUT_MS
 from tests.support.instance import short_directory, until
 from tests.webapp.browser import PASSWORD
 from tests.webapp.conftest import OTHER_STUDENT, STUDENT, database
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed"),
-]
+pytestmark = IN_CHROMIUM
 
 QUIZ = "/courses/data/quizzes/data-chance-quiz"
 SAVED = re.compile(r"Saved at \d\d:\d\d")
@@ -47,16 +43,6 @@ def site() -> Iterator[SiteProcess]:
     yield made
     made.kill()
     shutil.rmtree(made.directory)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, headless=True
-        )
-        yield browser
-        browser.close()
 
 
 @dataclass

@@ -6,22 +6,20 @@ import csv
 import http.client
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from logd_client import Client
-from tests.browser import test_story
-from tests.browser.test_story import CHROMIUM, CHROMIUM_ARGUMENTS, PAGE_TIMEOUT_MS, log_in
-from tests.support.classroom_site import ClassroomSite, classroom_site
+from tests.browser.chromium import IN_CHROMIUM, PAGE_TIMEOUT_MS, log_in
+from tests.support.classroom_site import ClassroomSite
 from tests.support.instance import Instance, check_sums
 from tests.webapp.browser import PASSWORD
 from tests.webapp.conftest import OTHER_STUDENT, STUDENT
 from webapp.classroom.present.event_export import INCOMPLETE
 
-pytestmark = test_story.pytestmark
+pytestmark = IN_CHROMIUM
 
 LIST = "/audit/events"
 # axe-core's axe.min.js, as `npm install axe-core` brings it.
@@ -43,23 +41,6 @@ STATES = {
 }
 # A phone shows 50 events in less than a third of what the table of all properties took (28,474).
 PHONE_HEIGHT_MAX = 9_000
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, headless=True
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def site(instance: Instance) -> Iterator[ClassroomSite]:
-    instance.start(loads_reports=True)
-    with classroom_site(instance) as site:
-        yield site
 
 
 def emit(instance: Instance, count: int) -> None:
@@ -200,7 +181,7 @@ def test_a_download_that_logd_stops_answering_ends_visibly(
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(http.client.IncompleteRead) as aborted:  # noqa: PT012
+        with pytest.raises(http.client.IncompleteRead) as aborted:  # noqa: PT012 - reads until it is aborted
             while part := response.read(1 << 16):
                 received += part
         received += aborted.value.partial

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 
-import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from logd_client import Client
-from tests.browser import test_story
-from tests.browser.test_story import CHROMIUM, CHROMIUM_ARGUMENTS, PAGE_TIMEOUT_MS, log_in
-from tests.support.classroom_site import ClassroomSite, classroom_site
+from tests.browser.chromium import IN_CHROMIUM, PAGE_TIMEOUT_MS, log_in
+from tests.support.classroom_site import ClassroomSite
 from tests.support.instance import Instance, check_streams, check_sums
 from tests.webapp.browser import PASSWORD
 from webapp.classroom.views.live import ROWS_MAX
 
-pytestmark = test_story.pytestmark
+pytestmark = IN_CHROMIUM
 
 # Keeps the position of each row at the moment at which the script adds it.
 WATCH = """() => {
@@ -29,23 +26,6 @@ WATCH = """() => {
   }).observe(document.querySelector("[data-role=events]"), {childList: true});
 }"""
 AWAY = "logd, which keeps the activity log, does not answer."
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, headless=True
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def site(instance: Instance) -> Iterator[ClassroomSite]:
-    instance.start(loads_reports=True)
-    with classroom_site(instance) as site:
-        yield site
 
 
 def open_live(chromium: Browser, site: ClassroomSite, query: str = "") -> Page:

@@ -16,33 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from logd_wire.rendezvous import NoOutbox, read_rendezvous
+from tests.browser.chromium import IN_CHROMIUM, log_in
 from tests.support.instance import short_directory, until
 from tests.support.ports import free_port
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 FIRST_RUN_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 40.0
 STORED_TIMEOUT_S = 10.0
-PAGE_TIMEOUT_MS = 20_000
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed"),
-]
+pytestmark = IN_CHROMIUM
 
 
 @dataclass
@@ -155,31 +140,6 @@ def classroom() -> Iterator[Classroom]:
     classroom.end()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, headless=True
-        )
-        yield browser
-        browser.close()
-
-
-def log_in(browser: Browser, address: str, account: tuple[str, str]) -> Page:
-    """Logs in with a new browser context; returns the account's start page."""
-    page = browser.new_context(base_url=address).new_page()
-    page.set_default_timeout(PAGE_TIMEOUT_MS)
-    answer = page.goto("/login")
-    assert answer is not None
-    assert answer.status == 200
-    login, password = account
-    page.locator("input[name=login]").fill(login)
-    page.locator("input[name=password]").fill(password)
-    page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("button", name="Log out")).to_be_visible()
-    return page
-
-
 def open_task(page: Page) -> tuple[str, str]:
     """Opens a task that the student has not done; returns the titles of course and task."""
     page.get_by_role("link", name="Courses").first.click()
@@ -204,14 +164,14 @@ def matrix_cell(page: Page, student: str, task: str) -> Locator:
 
 
 def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
-    classroom: Classroom, browser: Browser
+    classroom: Classroom, chromium: Browser
 ) -> None:
     address = classroom.start(FIRST_RUN_TIMEOUT_S)
     assert "First run" in classroom.screen
     assert classroom.screen.count(classroom.account("student")[1]) == 1
 
     # The teacher's charts show the demo history.
-    teacher = log_in(browser, address, classroom.account("teacher"))
+    teacher = log_in(chromium, address, classroom.account("teacher"))
     charts = teacher.locator("figure.chart")
     expect(charts.first).to_be_visible()
     assert charts.count() >= 2
@@ -222,7 +182,7 @@ def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
         assert any(int(figure.replace(",", "")) > 0 for figure in figures)
 
     # A student finishes a task.
-    student = log_in(browser, address, classroom.account("student"))
+    student = log_in(chromium, address, classroom.account("student"))
     name = student.locator(".who").evaluate("who => who.firstChild.textContent.trim()")
     course, task = open_task(student)
     teacher.get_by_role("link", name=course, exact=True).click()
@@ -277,7 +237,7 @@ def test_a_click_of_a_student_comes_back_in_the_teacher_s_matrix(
     assert time.monotonic() - started_s < 10
     assert "First run" not in classroom.screen
     assert done() == [event]
-    teacher = log_in(browser, address, classroom.account("teacher"))
+    teacher = log_in(chromium, address, classroom.account("teacher"))
     teacher.get_by_role("link", name=course, exact=True).click()
     expect(matrix_cell(teacher, name, task)).to_contain_text("✓")
     again = classroom.ctrl_c()

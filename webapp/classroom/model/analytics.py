@@ -245,11 +245,12 @@ def analytics_for(user: User) -> Analytics:
 
 
 def event_page(answer: Answer) -> Page[Event]:
-    events = [_event(row) for row in answer.rows]
+    events = [event_of(row) for row in answer.rows]
     return Page(events, answer.next, events[-1].ts_ns if events else None)
 
 
-def _event(row: Row) -> Event:
+def event_of(row: Row) -> Event:
+    """Returns the event of a report's row."""
     return Event(
         row["id"],
         row["ts_ns"],

@@ -16,7 +16,7 @@ from typing import Any
 
 from logd_wire.query import QueryError, Row
 from webapp.classroom.model.accounts import User
-from webapp.classroom.model.analytics import Event
+from webapp.classroom.model.analytics import Event, event_of
 from webapp.classroom.model.reports import Reports, or_unavailable, record, reports_for
 
 PAGE_EVENTS = 100
@@ -196,15 +196,6 @@ def root(events: Sequence[SheetEvent]) -> str:
 
 
 def _event(row: Row) -> SheetEvent:
-    event = Event(
-        row["id"],
-        row["ts_ns"],
-        row["stored_ns"],
-        row["type"],
-        row["user"],
-        str(row["producer"]),
-        row["sequence"],
-        dict(row["props"]),
-        bool(row["time_in_doubt"]),
+    return SheetEvent(
+        event_of(row), row["batch"], row["leaf"], row["proof"], row["unproven"], row["data"]
     )
-    return SheetEvent(event, row["batch"], row["leaf"], row["proof"], row["unproven"], row["data"])
