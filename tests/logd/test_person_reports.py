@@ -27,6 +27,7 @@ from logd.storage.store import Store
 from logd_wire.query import QueryClient, QueryError, Row
 from logd_wire.schema import REPORT_READ
 from logd_wire.wire import Event
+from tests.logd import report_questions
 from tests.logd import test_readings as readings
 from tests.logd.test_planted_person import NAME, NUMBER, SCHOOL, SHOP, USERS, Planted, figures
 from tests.logd.test_reports import Trail
@@ -152,7 +153,7 @@ def test_an_application_is_answered_with_what_it_has_logged(planted: Planted) ->
 
 @pytest.fixture
 def read_trail(directory: Path) -> Iterator[Store]:
-    store = readings.trail(directory)
+    store = report_questions.trail(directory)
     yield store
     store.close()
 
@@ -160,12 +161,12 @@ def read_trail(directory: Path) -> Iterator[Store]:
 def test_every_report_that_can_be_about_a_person_is_among_what_was_read(
     read_trail: Store,
 ) -> None:
-    """However it is asked, by every question that a new report needs in test_readings.py."""
-    expected: dict[str, set[int]] = {person: set() for person in readings.PERSONS}
+    """However it is asked, by every question that a new report needs in report_questions.py."""
+    expected: dict[str, set[int]] = {person: set() for person in report_questions.PERSONS}
     asked: dict[int, str] = {}
     number = read_trail.next_event
     batch, producer = Batch(10**6, 10**9), read_trail.producer(0, 9)
-    for report, questions in readings.QUESTIONS.items():
+    for report, questions in report_questions.QUESTIONS.items():
         for question in questions:
             answer, concerned = readings.ask(read_trail, report, question)
             if concerned is None:
@@ -177,13 +178,13 @@ def test_every_report_that_can_be_about_a_person_is_among_what_was_read(
                 event = Event(REPORT_READ, 10**18, "42", msgpack.packb(props))
                 batch.add(producer, producer.taken, event, 10)
                 asked[number] = report
-                for person in readings.PERSONS:
+                for person in report_questions.PERSONS:
                     if concerned.everyone or person in about:
                         expected[person].add(number)
                 number += 1
     read_trail.commit(batch, 10**18)
     about_persons = {name for name, report in REPORTS.items() if report.concern}
-    for person in readings.PERSONS:
+    for person in report_questions.PERSONS:
         found = rows(read_trail.connection, "person_readings", user=person, by="others", limit=200)
         by_42 = {row["id"] for row in found if row["reader"] == "42"}
         assert by_42 == expected[person]

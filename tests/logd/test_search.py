@@ -15,17 +15,16 @@ import pytest
 from logd.audit.verify import verify
 from logd.maintenance.event_removal import Steps
 from logd.maintenance.search_index import SearchIndex
-from logd.render import to_json
 from logd.reports import event_counts, event_search, time_order
 from logd.reports.parameters import BadParameter
-from logd.reports.selection import Selection, chosen_events
 from logd.storage import block_values
-from logd.storage.mentions import DEFAULT_KEYS, canonical, is_person
+from logd.storage.mentions import DEFAULT_KEYS, is_person
 from logd.storage.removal_log import ERASED, PRUNED
 from logd.storage.rollups import DAY_NS
 from logd.storage.time_blocks import BLOCK_EVENTS
-from logd_wire.query import Answer, Row
+from logd_wire.query import Answer
 from logd_wire.wire import Event
+from tests.logd.naive_search import every, naive
 from tests.logd.test_reports import Trail
 
 EVENTS = BLOCK_EVENTS + 3000
@@ -105,64 +104,6 @@ def index(trail: Trail, steps: int = 10**6) -> None:
 
 
 # -- the slow way
-
-
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from leaves(item, f"{path}.{key}")
-    elif isinstance(value, list):
-        for item in value:
-            yield from leaves(item, path)
-    else:
-        yield path[1:], value
-
-
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from texts(item)
-
-
-class Known:
-    """What an event holds, computed once for all filters."""
-
-    def __init__(self, row: Row) -> None:
-        self.row = row
-        self.position = row["ts_ns"], row["id"]
-        self.equations = {
-            f"{path}={value if isinstance(value, str) else to_json(value)}"
-            for path, value in leaves(row["props"])
-        }
-        self.texts = [one.casefold() for one in (row["type"], *texts(row["props"]))]
-        self.persons = [canonical(one) for one in DEFAULT_KEYS.persons(row["props"])]
-
-    def matches(self, asked: dict[str, Any]) -> bool:
-        row, text = self.row, asked.get("text", "").casefold()
-        return (
-            row["type"] == asked.get("type", row["type"])
-            and row["type"] in asked.get("types", [row["type"]])
-            and row["user"] == asked.get("user", row["user"])
-            and row["user"] in asked.get("users", [row["user"]])
-            and asked.get("since_ns", 0) <= row["ts_ns"] < asked.get("until_ns", 2**63)
-            and self.equations.issuperset(asked.get("props", ()))
-            and ("about" not in asked or canonical(asked["about"]) in self.persons)
-            and (not text or any(text in one for one in self.texts))
-        )
-
-
-def naive(rows: list[Known], asked: dict[str, Any]) -> list[tuple[int, int]]:
-    return sorted((one.position for one in rows if one.matches(asked)), reverse=True)
-
-
-def every(trail: Trail) -> list[Known]:
-    return [Known(row) for row in chosen_events(trail.store.connection, Selection())]
 
 
 CHOICES: dict[str, list[Any]] = {

@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from logd_client import Client, Outcome
 from logd_client.durable import UNKNOWN_TYPE
 from tests.faults.faulty_disk import faulty_disk
-from tests.shared.client_scene import LONG_S, account, in_threads, run_child
+from tests.shared.client_scene import LONG_S, account, in_threads
+from tests.shared.hung_daemon import (
+    AT_ONCE_S,
+    THREADS,
+    TIMEOUT_S,
+    Clocked,
+    go_on,
+    opened,
+    stop,
+    unsettled,
+)
 from tests.support import client_parts as parts
 from tests.support.instance import NO_DIRECTORY, Instance, until
 from tests.support.tally import Tally
-
-TIMEOUT_S = 2.0  # the Classroom's
-AT_ONCE_S = 0.2  # on a busy machine
-THREADS = 8
-
-
-class Clocked:
-    """A client's durable events: their outcomes, and how long each caller waited."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.outcomes: list[tuple[Outcome, float]] = []
-
-    def hand_in(self, user: int = 7, timeout_s: float = TIMEOUT_S) -> Outcome:
-        begun_s = time.monotonic()
-        outcome = self.client.emit_durable("quiz_submitted", user=user, timeout_s=timeout_s)
-        self.outcomes.append((outcome, time.monotonic() - begun_s))
-        return outcome
-
-    def crowd(self, threads: int = THREADS, events: int = 1, timeout_s: float = TIMEOUT_S) -> None:
-        """That many threads at once, each with some events in turn."""
-        with in_threads(threads, lambda n: [self.hand_in(n, timeout_s) for _ in range(events)]):  # type: ignore[arg-type] # a list is as good as None
-            pass
-
-    def of(self, outcome: Outcome) -> list[float]:
-        """The seconds waited for that outcome, in order of length."""
-        return sorted(took_s for found, took_s in self.outcomes if found is outcome)
-
-    @property
-    def breaker(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.stats()["durable_breaker"]
-        return found
-
-
-def stop(instance: Instance) -> None:
-    assert instance.daemon is not None
-    instance.daemon.popen.send_signal(signal.SIGSTOP)
-
-
-def go_on(instance: Instance) -> None:
-    assert instance.daemon is not None
-    instance.daemon.popen.send_signal(signal.SIGCONT)
-
-
-def opened(instance: Instance, client: Client, timeout_s: float = 0.3) -> Clocked:
-    """A client whose daemon has stored an event, is stopped, and has let a wait time out."""
-    clocked = Clocked(client)
-    assert clocked.hand_in(timeout_s=LONG_S)
-    stop(instance)
-    assert clocked.hand_in(timeout_s=timeout_s) is Outcome.UNKNOWN
-    assert clocked.breaker == {"open": True, "skipped": 0}
-    clocked.outcomes.clear()
-    return clocked
-
-
-def unsettled(events: list[dict[str, Any]]) -> set[tuple[str, int]]:
-    """The events that the trail names as unknown, less those that it settles as stored."""
-    unknown, settled = (
-        [(e["props"]["producer"], e["props"]["sequence"]) for e in events if e["type"] == kind]
-        for kind in (UNKNOWN_TYPE, "durable_settled")
-    )
-    assert len(set(unknown)) == len(unknown) and len(set(settled)) == len(settled)
-    return set(unknown) - set(settled)
-
 
 # -- a daemon that hangs -------------------------------------------------------------------------
 
@@ -328,91 +272,3 @@ def test_a_wall_clock_that_jumps_is_no_timeout(
         monkeypatch.setattr(time, "time", lambda: 1e12)
         assert clocked.hand_in(timeout_s=LONG_S) is Outcome.STORED
     account(tally, instance, client.stats())
-
-
-# -- forks and signals ---------------------------------------------------------------------------
-
-
-def test_a_forked_child_waits_for_itself(instance: Instance, tally: Tally) -> None:
-    """Its parent's timeout is not its own; and what opens in the child stays there."""
-    instance.start()
-    stop(instance)
-    got = run_child(
-        "import time\n"
-        "def hand_in(timeout_s):\n"
-        "    begun = time.monotonic()\n"
-        "    assert c.emit_durable('quiz_submitted', timeout_s=timeout_s) is Outcome.UNKNOWN\n"
-        "    return time.monotonic() - begun\n"
-        "hand_in(0.3)\n"
-        "assert c.stats()['durable_breaker'] == {'open': True, 'skipped': 0}\n"
-        "if os.fork() == 0:\n"
-        "    waited = hand_in(0.5)\n"
-        "    ok = waited >= 0.5 and c.stats()['durable_breaker'] == {'open': True, 'skipped': 0}\n"
-        "    ok = ok and hand_in(1.0) < 0.5 and c.stats()['durable_breaker']['skipped'] == 1\n"
-        "    c.close()\n"
-        "    os._exit(not ok)\n"
-        "code = os.waitstatus_to_exitcode(os.wait()[1])\n"
-        "print(json.dumps([code, hand_in(1.0), c.stats()['durable_breaker'], c.stats()]))\n",
-        instance,
-    )
-    code, waited_s, breaker, stats = got
-    assert code == 0
-    assert waited_s < 0.5 and breaker == {"open": True, "skipped": 1}
-    go_on(instance)
-    both = {name: stats[name] + extra for name, extra in (("attempted", 4), ("accepted", 4))}
-    account(tally, instance, {**both, "refused": 0})
-
-
-def test_a_child_forked_in_the_middle_of_a_wait_begins_with_a_closed_one(
-    instance: Instance, tally: Tally
-) -> None:
-    instance.start()
-    stop(instance)
-    code, breaker = run_child(
-        "child = code = None\n"
-        "def fork(*_):\n"
-        "    global child, code\n"
-        "    child = os.fork()\n"
-        "    if child: code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
-        "signal.signal(signal.SIGALRM, fork)\n"
-        "signal.setitimer(signal.ITIMER_REAL, 0.05)\n"
-        "c.emit_durable('quiz_submitted', timeout_s=0.6)\n"
-        "if child == 0:\n"
-        "    ok = c.stats()['durable_breaker'] == {'open': False, 'skipped': 0}\n"
-        "    os._exit(not ok)\n"
-        "print(json.dumps([code, c.stats()['durable_breaker']]))\n",
-        instance,
-    )
-    assert (code, breaker) == (0, {"open": True, "skipped": 0})
-    go_on(instance)
-    account(tally, instance, {"attempted": 3, "accepted": 3, "refused": 0})
-
-
-def test_handlers_that_raise_in_a_wait_leave_no_place_taken(
-    instance: Instance, tally: Tally
-) -> None:
-    """Many times, in a breaker with one place: otherwise nobody would wait afterwards."""
-    instance.start()
-    stop(instance)
-    places, open_, waited_s, stats = run_child(
-        "import time\n"
-        "class Abort(Exception): pass\n"
-        "def abort(*_): raise Abort\n"
-        "signal.signal(signal.SIGALRM, abort)\n"
-        "c = Client(sys.argv[1], durable_waiters=1)\n"
-        "for n in range(40):\n"
-        # Again after half a second: the client may swallow the first one before it waits.
-        "    signal.setitimer(signal.ITIMER_REAL, 0.004 + n * 0.0001, 0.5)\n"
-        "    try: c.emit_durable('quiz_submitted', timeout_s=60)\n"
-        "    except Abort: pass\n"
-        "    finally: signal.setitimer(signal.ITIMER_REAL, 0)\n"
-        "places, open_ = len(c._producers.breaker._waiting), c._producers.breaker.is_open\n"
-        "begun = time.monotonic()\n"
-        "assert c.emit_durable('quiz_submitted', timeout_s=0.4) is Outcome.UNKNOWN\n"
-        "print(json.dumps([places, open_, time.monotonic() - begun, c.stats()]))\n",
-        instance,
-    )
-    assert (places, open_) == (0, False), "none of them has timed out"
-    assert waited_s >= 0.4
-    go_on(instance)
-    account(tally, instance, stats)
